@@ -1,0 +1,141 @@
+"""Folders of checkpoints: which are there, the latest, and what was left over.
+
+A folder holds checkpoint_N for steps N. What an interrupted save leaves has
+other names (below), is never listed, and goes with the next save.
+"""
+
+import json
+import re
+from typing import Any, Sequence
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from gqa_flax.errors import UserError
+
+STATE_ITEM = 'state'
+_STEP_FOLDER = re.compile(r'checkpoint_(\d+)')
+# Orbax writes in 'checkpoint_N.orbax-checkpoint-tmp', then renames.
+_TEMPORARY = re.compile(r'checkpoint_\d+\.orbax-checkpoint-tmp.*')
+# Where a checkpoint that replaces another is completed before the exchange.
+_STAGING = '.gqa_flax_staging'
+_REPLACED = 'replaced'
+
+
+def steps(directory: epath.PathLike) -> list[int]:
+  """Steps of the complete checkpoints in a folder, ascending."""
+  directory = absolute(directory)
+  if not directory.is_dir():
+    return []
+  found = []
+  for entry in directory.iterdir():
+    match = _STEP_FOLDER.fullmatch(entry.name)
+    if match and entry.is_dir() and ocp.utils.is_checkpoint_finalized(entry):
+      found.append(int(match.group(1)))
+  return sorted(found)
+
+
+def latest(directory: epath.PathLike) -> epath.Path:
+  """The checkpoint of the highest step. Raises UserError if there is none."""
+  found = steps(directory)
+  if not found:
+    raise UserError(
+      f'{absolute(directory)}: no checkpoint here; a folder checkpoint_N,'
+      ' or one that holds such folders, is expected.'
+    )
+  return absolute(directory) / f'checkpoint_{found[-1]}'
+
+
+def resolve(path: epath.PathLike) -> epath.Path:
+  """A checkpoint_N folder as it is; of its parent, the latest one in it.
+
+  Raises UserError if there is nothing, or no checkpoint.
+  """
+  path = absolute(path)
+  if not path.exists():
+    raise UserError(f'{path}: no such checkpoint.')
+  if _STEP_FOLDER.fullmatch(path.name) or (path / STATE_ITEM).is_dir():
+    return path
+  return latest(path)
+
+
+def prune(
+  directory: epath.PathLike, keep: int, protect: Sequence[int] = ()
+) -> list[int]:
+  """Removes all but the `keep` latest checkpoints; returns the steps removed.
+
+  Steps in `protect` (the best one, say) are never removed, and do not count.
+  """
+  if keep < 1:
+    raise ValueError(f'keep ({keep}) must be at least 1.')
+  candidates = [step for step in steps(directory) if step not in protect]
+  removed = candidates[:-keep]
+  if jax.process_index() == 0:
+    for step in removed:
+      _remove(absolute(directory) / f'checkpoint_{step}')
+  return removed
+
+
+def read_json(path: epath.PathLike, name: str) -> dict[str, Any] | None:
+  """A JSON file beside the state of a checkpoint; None if it is not there."""
+  file = resolve(path) / name
+  if not file.exists():
+    return None
+  try:
+    return json.loads(file.read_text())
+  except ValueError as error:
+    raise UserError(f'{file}: not JSON: {error}') from error
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+  """The path made absolute, which Orbax asks for; gs:// stays as it is."""
+  path = epath.Path(path).expanduser()
+  return path if '://' in str(path) else path.resolve()
+
+
+def staged(final: epath.Path) -> epath.Path:
+  """Where the checkpoint that shall replace `final` is completed."""
+  return final.parent / _STAGING / final.name
+
+
+def exchange(final: epath.Path):
+  """Puts the staged checkpoint in the place of `final`, and removes that.
+
+  A kill between the two renames leaves the old one aside, whole: `clean`, which
+  every save begins with, puts it back.
+  """
+  if jax.process_index() == 0:
+    replaced = final.parent / _STAGING / _REPLACED
+    replaced.mkdir(parents=True, exist_ok=True)
+    final.rename(replaced / final.name)
+    staged(final).rename(final)
+    (final.parent / _STAGING).rmtree()
+  ocp.multihost.sync_global_processes('gqa_flax:checkpoint_exchanged')
+
+
+def clean(directory: epath.Path):
+  """Removes what an interrupted save left; puts back what it had set aside."""
+  replaced = directory / _STAGING / _REPLACED
+  if replaced.is_dir():
+    for old in replaced.iterdir():
+      if not (directory / old.name).exists():
+        old.rename(directory / old.name)
+  if (directory / _STAGING).is_dir():
+    (directory / _STAGING).rmtree()
+  for entry in directory.iterdir():
+    if _TEMPORARY.fullmatch(entry.name):
+      entry.rmtree()
+
+
+def _remove(checkpoint: epath.Path):
+  """Removes a checkpoint so that no part of it ever passes for the whole."""
+  if '://' in str(checkpoint):  # A rename is a copy there.
+    (checkpoint / 'commit_success.txt').unlink(missing_ok=True)
+    checkpoint.rmtree()
+    return
+  doomed = checkpoint.parent / f'{checkpoint.name}.orbax-checkpoint-tmp'
+  if doomed.exists():
+    doomed.rmtree()
+  checkpoint.rename(doomed)
+  doomed.rmtree()
