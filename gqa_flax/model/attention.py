@@ -30,14 +30,14 @@ kernel_init = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
 
 
 def grouped_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    *,
-    bias: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    float32_logits: bool = True,
-    dropout: Callable[[jax.Array], jax.Array] | None = None,
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  *,
+  bias: jax.Array | None = None,
+  mask: jax.Array | None = None,
+  float32_logits: bool = True,
+  dropout: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
   """Attention of h query heads over k <= h key and value heads.
 
@@ -62,17 +62,17 @@ def grouped_attention(
   k, s = key.shape[1], key.shape[3]
   if h % k:
     raise ValueError(
-        f'num_heads ({h}) must be a multiple of num_kv_heads ({k}).'
+      f'num_heads ({h}) must be a multiple of num_kv_heads ({k}).'
     )
   g = h // k
   dtype = query.dtype
   query = query.reshape(b, t, k, g, d).transpose(0, 2, 3, 1, 4)  # [b,k,g,t,d]
   logits = jnp.einsum(
-      'bkqd,bkds->bkqs',
-      query.reshape(b, k, g * t, d),
-      key,
-      # bfloat16 logits would lose the small differences softmax turns on.
-      preferred_element_type=jnp.float32 if float32_logits else None,
+    'bkqd,bkds->bkqs',
+    query.reshape(b, k, g * t, d),
+    key,
+    # bfloat16 logits would lose the small differences softmax turns on.
+    preferred_element_type=jnp.float32 if float32_logits else None,
   ).reshape(b, k, g, t, s)
   if bias is not None:
     logits += _split_heads(bias, k, g).astype(logits.dtype)
@@ -82,7 +82,7 @@ def grouped_attention(
   if dropout is not None:
     weights = dropout(weights)
   x = jnp.einsum(
-      'bkqs,bkds->bkqd', weights.reshape(b, k, g * t, s), value
+    'bkqs,bkds->bkqd', weights.reshape(b, k, g * t, s), value
   ).reshape(b, k, g, t, d)
   return x.transpose(0, 3, 1, 2, 4).reshape(b, t, h, d)
 
@@ -155,14 +155,14 @@ class GroupedQueryAttention(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      inputs_q: jax.Array,
-      inputs_kv: jax.Array,
-      mask: jax.Array | None = None,
-      bias: jax.Array | None = None,
-      *,
-      decode: bool = False,
-      deterministic: bool = False,
+    self,
+    inputs_q: jax.Array,
+    inputs_kv: jax.Array,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    *,
+    decode: bool = False,
+    deterministic: bool = False,
   ) -> jax.Array:
     """[b, t, e] and [b, s, e] -> [b, t, e].
 
@@ -176,9 +176,9 @@ class GroupedQueryAttention(nn.Module):
       deterministic: switches dropout off.
     """
     b, t, e = inputs_q.shape
-    query_init = lambda *args: self.kernel_init(*args) / jnp.sqrt(
-        self.head_dim
-    ).astype(self.dtype)
+    query_init = lambda *args: (
+      self.kernel_init(*args) / jnp.sqrt(self.head_dim).astype(self.dtype)
+    )
     query = self._projection(self.num_heads, query_init, name='query')(inputs_q)
     query = query.reshape(b, t, self.num_heads, self.head_dim)
     query = layers.constrain(query, ('batch', 'length', 'heads', 'kv'))
@@ -196,17 +196,17 @@ class GroupedQueryAttention(nn.Module):
     # Beams of one source, adjacent in the batch, are further query positions.
     query = query.reshape(key.shape[0], -1, *query.shape[2:])
     x = grouped_attention(
-        query,
-        key,
-        value,
-        bias=bias,
-        mask=mask,
-        float32_logits=self.float32_logits,
-        dropout=self._dropout(deterministic),
+      query,
+      key,
+      value,
+      bias=bias,
+      mask=mask,
+      float32_logits=self.float32_logits,
+      dropout=self._dropout(deterministic),
     )
     x = x.reshape(b, t, self.num_heads * self.head_dim)
     return layers.Dense(
-        e, ('joined_kv', 'embed'), self.kernel_init, self.dtype, name='out'
+      e, ('joined_kv', 'embed'), self.kernel_init, self.dtype, name='out'
     )(x)
 
   def _decode_step(self, key, value, mask, bias):
@@ -215,18 +215,18 @@ class GroupedQueryAttention(nn.Module):
     cached_key = self.variable('cache', 'cached_key', jnp.zeros_like, key)
     cached_value = self.variable('cache', 'cached_value', jnp.zeros_like, value)
     cache_index = self.variable(
-        'cache', 'cache_index', lambda: jnp.array(0, jnp.int32)
+      'cache', 'cache_index', lambda: jnp.array(0, jnp.int32)
     )
     if not initialized:
       return key, value, mask, bias
     if key.shape[3] != 1:
       raise ValueError(
-          f'Decoding takes one position a call, not {key.shape[3]}.'
+        f'Decoding takes one position a call, not {key.shape[3]}.'
       )
     index = cache_index.value
     length = cached_key.value.shape[3]
     update = lambda cache, x: lax.dynamic_update_slice_in_dim(
-        cache, x.astype(cache.dtype), index, 3
+      cache, x.astype(cache.dtype), index, 3
     )
     cached_key.value = update(cached_key.value, key)
     cached_value.value = update(cached_value.value, value)

@@ -58,14 +58,14 @@ class T5Config:
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
     object.__setattr__(self, 'dtype', jnp.dtype(self.dtype))
     for name in (
-        'vocab_size',
-        'emb_dim',
-        'num_heads',
-        'num_kv_heads',
-        'num_encoder_layers',
-        'num_decoder_layers',
-        'head_dim',
-        'mlp_dim',
+      'vocab_size',
+      'emb_dim',
+      'num_heads',
+      'num_kv_heads',
+      'num_encoder_layers',
+      'num_decoder_layers',
+      'head_dim',
+      'mlp_dim',
     ):
       value = getattr(self, name)
       if not isinstance(value, int) or value < 1:
@@ -80,7 +80,7 @@ def check_num_kv_heads(num_heads: int, num_kv_heads: int) -> None:
   if num_kv_heads < 1 or num_heads % num_kv_heads:
     valid = [g for g in range(1, num_heads + 1) if num_heads % g == 0]
     raise ValueError(
-        f'num_heads ({num_heads}) must be a multiple of num_kv_heads '
-        f'({num_kv_heads}); valid num_kv_heads: '
-        f'{", ".join(map(str, valid))}.'
+      f'num_heads ({num_heads}) must be a multiple of num_kv_heads '
+      f'({num_kv_heads}); valid num_kv_heads: '
+      f'{", ".join(map(str, valid))}.'
     )

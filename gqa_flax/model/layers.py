@@ -40,11 +40,11 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
     kernel = param_with_axes(
-        'kernel',
-        self.kernel_init,
-        (inputs.shape[-1], self.features),
-        jnp.float32,
-        axes=self.kernel_axes,
+      'kernel',
+      self.kernel_init,
+      (inputs.shape[-1], self.features),
+      jnp.float32,
+      axes=self.kernel_axes,
     )
     return flat_matmul(inputs.astype(self.dtype), kernel.astype(self.dtype))
 
@@ -69,27 +69,27 @@ class MlpBlock(nn.Module):
 
   @nn.compact
   def __call__(
-      self, inputs: jax.Array, *, deterministic: bool = False
+    self, inputs: jax.Array, *, deterministic: bool = False
   ) -> jax.Array:
     single = len(self.activations) == 1
     hidden = [
-        _activation(name)(
-            Dense(
-                self.intermediate_dim,
-                ('embed', 'mlp'),
-                dtype=self.dtype,
-                name='wi' if single else f'wi_{i}',
-            )(inputs)
-        )
-        for i, name in enumerate(self.activations)
+      _activation(name)(
+        Dense(
+          self.intermediate_dim,
+          ('embed', 'mlp'),
+          dtype=self.dtype,
+          name='wi' if single else f'wi_{i}',
+        )(inputs)
+      )
+      for i, name in enumerate(self.activations)
     ]
     x = functools.reduce(operator.mul, hidden)
     x = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
-        x, deterministic=deterministic
+      x, deterministic=deterministic
     )
     x = constrain(x, ('batch', 'length', 'mlp'))
     return Dense(
-        inputs.shape[-1], ('mlp', 'embed'), dtype=self.dtype, name='wo'
+      inputs.shape[-1], ('mlp', 'embed'), dtype=self.dtype, name='wo'
     )(x)
 
 
@@ -98,8 +98,8 @@ def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return lambda x: x
   if not hasattr(nn, name):
     raise ValueError(
-        f'mlp_activations ({name!r}) must name functions of flax.linen or be '
-        "'linear'."
+      f'mlp_activations ({name!r}) must name functions of flax.linen or be '
+      "'linear'."
     )
   return getattr(nn, name)
 
@@ -113,11 +113,11 @@ class Embed(nn.Module):
 
   def setup(self):
     self.embedding = param_with_axes(
-        'embedding',
-        nn.initializers.normal(stddev=1.0),
-        (self.num_embeddings, self.features),
-        jnp.float32,
-        axes=('vocab', 'embed'),
+      'embedding',
+      nn.initializers.normal(stddev=1.0),
+      (self.num_embeddings, self.features),
+      jnp.float32,
+      axes=('vocab', 'embed'),
     )
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -149,11 +149,11 @@ class LayerNorm(nn.Module):
 
 
 def relative_position_bucket(
-    relative_position: np.ndarray,
-    *,
-    bidirectional: bool,
-    num_buckets: int,
-    max_distance: int,
+  relative_position: np.ndarray,
+  *,
+  bidirectional: bool,
+  num_buckets: int,
+  max_distance: int,
 ) -> np.ndarray:
   """Bucket of key position minus query position.
 
@@ -182,7 +182,7 @@ def relative_position_bucket(
   max_exact = num_buckets // 2
   epsilon = np.finfo(np.float32).eps
   log_ratio = np.log(
-      distance.astype(np.float32) / max_exact + epsilon
+    distance.astype(np.float32) / max_exact + epsilon
   ) / np.log(max_distance / max_exact)
   large = max_exact + (log_ratio * (num_buckets - max_exact)).astype(np.int32)
   large = np.minimum(large, num_buckets - 1)
@@ -199,11 +199,11 @@ class RelativePositionBiases(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      query_length: int,
-      key_length: int,
-      bidirectional: bool = True,
-      query_index: jax.Array | None = None,
+    self,
+    query_length: int,
+    key_length: int,
+    bidirectional: bool = True,
+    query_index: jax.Array | None = None,
   ) -> jax.Array:
     """Returns [1, h, t, s], or the row [1, h, 1, s] of one query.
 
@@ -214,23 +214,23 @@ class RelativePositionBiases(nn.Module):
       query_index: integer scalar in [0, t); None for all rows.
     """
     table = param_with_axes(
-        'rel_embedding',
-        nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'),
-        (self.num_heads, self.num_buckets),
-        jnp.float32,
-        axes=('heads', 'relpos_buckets'),
+      'rel_embedding',
+      nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'),
+      (self.num_heads, self.num_buckets),
+      jnp.float32,
+      axes=('heads', 'relpos_buckets'),
     )
     t, s = query_length, key_length
     buckets = relative_position_bucket(
-        np.arange(1 - t, s),  # key minus query position
-        bidirectional=bidirectional,
-        num_buckets=self.num_buckets,
-        max_distance=self.max_distance,
+      np.arange(1 - t, s),  # key minus query position
+      bidirectional=bidirectional,
+      num_buckets=self.num_buckets,
+      max_distance=self.max_distance,
     )
     # One value for each distance, by a product with a small one-hot, whose
     # gradient is a product too (a scatter-add would be slow): [h, t + s - 1].
     by_distance = table.astype(self.dtype) @ jax.nn.one_hot(
-        buckets, self.num_buckets, axis=0, dtype=self.dtype
+      buckets, self.num_buckets, axis=0, dtype=self.dtype
     )
     if query_index is not None:
       row = lax.dynamic_slice_in_dim(by_distance, t - 1 - query_index, s, 1)

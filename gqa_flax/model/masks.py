@@ -12,7 +12,7 @@ import jax.numpy as jnp
 def attention_mask(query_valid: jax.Array, key_valid: jax.Array) -> jax.Array:
   """[b, t] and [b, s] booleans -> [b, 1, t, s], True where both are."""
   return jnp.logical_and(
-      query_valid[:, None, :, None], key_valid[:, None, None, :]
+    query_valid[:, None, :, None], key_valid[:, None, None, :]
   )
 
 
@@ -38,7 +38,7 @@ def combine(*masks: jax.Array | None) -> jax.Array | None:
 
 
 def decoder_mask(
-    target_tokens: jax.Array, segment_ids: jax.Array | None = None
+  target_tokens: jax.Array, segment_ids: jax.Array | None = None
 ) -> jax.Array:
   """Causal and padding mask of decoder self-attention.
 
@@ -51,10 +51,10 @@ def decoder_mask(
   """
   valid = target_tokens > 0
   segments = (
-      None if segment_ids is None else segment_mask(segment_ids, segment_ids)
+    None if segment_ids is None else segment_mask(segment_ids, segment_ids)
   )
   return combine(
-      causal_mask(target_tokens.shape[-1]),
-      attention_mask(valid, valid),
-      segments,
+    causal_mask(target_tokens.shape[-1]),
+    attention_mask(valid, valid),
+    segments,
   )

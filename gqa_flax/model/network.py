@@ -22,43 +22,43 @@ def _norm(cfg: T5Config, name: str) -> layers.LayerNorm:
 
 
 def _attention(
-    cfg: T5Config, num_kv_heads: int, name: str | None = None
+  cfg: T5Config, num_kv_heads: int, name: str | None = None
 ) -> attention.GroupedQueryAttention:
   return attention.GroupedQueryAttention(
-      num_heads=cfg.num_heads,
-      num_kv_heads=num_kv_heads,
-      head_dim=cfg.head_dim,
-      dtype=cfg.dtype,
-      dropout_rate=cfg.dropout_rate,
-      float32_logits=cfg.float32_attention_logits,
-      name=name,
+    num_heads=cfg.num_heads,
+    num_kv_heads=num_kv_heads,
+    head_dim=cfg.head_dim,
+    dtype=cfg.dtype,
+    dropout_rate=cfg.dropout_rate,
+    float32_logits=cfg.float32_attention_logits,
+    name=name,
   )
 
 
 def _mlp(cfg: T5Config) -> layers.MlpBlock:
   return layers.MlpBlock(
-      intermediate_dim=cfg.mlp_dim,
-      activations=cfg.mlp_activations,
-      dropout_rate=cfg.dropout_rate,
-      dtype=cfg.dtype,
-      name='mlp',
+    intermediate_dim=cfg.mlp_dim,
+    activations=cfg.mlp_activations,
+    dropout_rate=cfg.dropout_rate,
+    dtype=cfg.dtype,
+    name='mlp',
   )
 
 
 def _relative_bias(cfg: T5Config) -> layers.RelativePositionBiases:
   return layers.RelativePositionBiases(
-      num_buckets=config_lib.RELATIVE_BUCKETS,
-      max_distance=config_lib.RELATIVE_MAX_DISTANCE,
-      num_heads=cfg.num_heads,
-      dtype=cfg.dtype,
-      name='relpos_bias',
+    num_buckets=config_lib.RELATIVE_BUCKETS,
+    max_distance=config_lib.RELATIVE_MAX_DISTANCE,
+    num_heads=cfg.num_heads,
+    dtype=cfg.dtype,
+    name='relpos_bias',
   )
 
 
 def _dropout(cfg: T5Config, x: jax.Array, deterministic: bool) -> jax.Array:
   """Dropout broadcast over positions."""
   return nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
-      x, deterministic=deterministic
+    x, deterministic=deterministic
   )
 
 
@@ -72,7 +72,7 @@ class EncoderLayer(nn.Module):
     cfg = self.config
     x = _norm(cfg, 'pre_attention_layer_norm')(inputs)
     x = _attention(cfg, cfg.num_heads, 'attention')(
-        x, x, mask, bias, deterministic=deterministic
+      x, x, mask, bias, deterministic=deterministic
     )
     x = _dropout(cfg, x, deterministic) + inputs
     y = _norm(cfg, 'pre_mlp_layer_norm')(x)
@@ -87,7 +87,7 @@ class DecoderLayer(nn.Module):
 
   def setup(self):
     self.encoder_decoder_attention = _attention(
-        self.config, self.config.num_kv_heads
+      self.config, self.config.num_kv_heads
     )
 
   def fill_cache(self, encoded: jax.Array) -> None:
@@ -95,17 +95,17 @@ class DecoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-      self, inputs, encoded, mask, bias, cross_mask, deterministic, decode
+    self, inputs, encoded, mask, bias, cross_mask, deterministic, decode
   ):
     cfg = self.config
     x = _norm(cfg, 'pre_self_attention_layer_norm')(inputs)
     x = _attention(cfg, cfg.num_kv_heads, 'self_attention')(
-        x, x, mask, bias, deterministic=deterministic, decode=decode
+      x, x, mask, bias, deterministic=deterministic, decode=decode
     )
     x = _dropout(cfg, x, deterministic) + inputs
     y = _norm(cfg, 'pre_cross_attention_layer_norm')(x)
     y = self.encoder_decoder_attention(
-        y, encoded, cross_mask, deterministic=deterministic
+      y, encoded, cross_mask, deterministic=deterministic
     )
     y = _dropout(cfg, y, deterministic) + x
     z = _norm(cfg, 'pre_mlp_layer_norm')(y)
@@ -141,8 +141,8 @@ class Decoder(nn.Module):
   def setup(self):
     cfg = self.config
     self.layers = [
-        DecoderLayer(cfg, name=f'layers_{i}')
-        for i in range(cfg.num_decoder_layers)
+      DecoderLayer(cfg, name=f'layers_{i}')
+      for i in range(cfg.num_decoder_layers)
     ]
 
   def fill_cache(self, encoded: jax.Array) -> None:
@@ -159,7 +159,7 @@ class Decoder(nn.Module):
       return relative_bias(length, length, False)
     initialized = self.has_variable('cache', 'position_embedder_index')
     index = self.variable(
-        'cache', 'position_embedder_index', lambda: jnp.array(0, jnp.int32)
+      'cache', 'position_embedder_index', lambda: jnp.array(0, jnp.int32)
     )
     if not initialized:
       return relative_bias(length, length, False)
@@ -169,14 +169,14 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      encoded,
-      tokens,
-      mask,
-      cross_mask,
-      deterministic,
-      decode,
-      max_decode_length,
+    self,
+    encoded,
+    tokens,
+    mask,
+    cross_mask,
+    deterministic,
+    decode,
+    max_decode_length,
   ):
     cfg = self.config
     length = max_decode_length if decode and max_decode_length else None
@@ -191,7 +191,7 @@ class Decoder(nn.Module):
       return self.shared_embedding.attend(y) / jnp.sqrt(y.shape[-1])
     # Logits in float32: bfloat16 cannot tell close ones apart.
     return layers.Dense(
-        cfg.vocab_size, ('embed', 'vocab'), name='logits_dense'
+      cfg.vocab_size, ('embed', 'vocab'), name='logits_dense'
     )(y)  # [b, t, v]
 
 
@@ -203,20 +203,20 @@ class Transformer(nn.Module):
   def setup(self):
     cfg = self.config
     self.token_embedder = layers.Embed(
-        num_embeddings=cfg.vocab_size, features=cfg.emb_dim, dtype=cfg.dtype
+      num_embeddings=cfg.vocab_size, features=cfg.emb_dim, dtype=cfg.dtype
     )
     self.encoder = Encoder(cfg, self.token_embedder)
     self.decoder = Decoder(cfg, self.token_embedder)
 
   def encode(
-      self, encoder_input_tokens, encoder_segment_ids=None, enable_dropout=True
+    self, encoder_input_tokens, encoder_segment_ids=None, enable_dropout=True
   ):
     """[b, s] integers, 0 is padding -> [b, s, e]."""
     valid = encoder_input_tokens > 0
     mask = masks.attention_mask(valid, valid)
     if encoder_segment_ids is not None:
       mask = masks.combine(
-          mask, masks.segment_mask(encoder_segment_ids, encoder_segment_ids)
+        mask, masks.segment_mask(encoder_segment_ids, encoder_segment_ids)
       )
     return self.encoder(encoder_input_tokens, mask, not enable_dropout)
 
@@ -225,17 +225,17 @@ class Transformer(nn.Module):
     self.decoder.fill_cache(encoded)
 
   def decode(
-      self,
-      encoded,
-      encoder_input_tokens,
-      decoder_input_tokens,
-      decoder_target_tokens,
-      encoder_segment_ids=None,
-      decoder_segment_ids=None,
-      decoder_positions=None,
-      enable_dropout=True,
-      decode=False,
-      max_decode_length=None,
+    self,
+    encoded,
+    encoder_input_tokens,
+    decoder_input_tokens,
+    decoder_target_tokens,
+    encoder_segment_ids=None,
+    decoder_segment_ids=None,
+    decoder_positions=None,
+    enable_dropout=True,
+    decode=False,
+    max_decode_length=None,
   ):
     """Logits [b, t, v] of the decoder.
 
@@ -256,8 +256,7 @@ class Transformer(nn.Module):
     if decode:
       if encoder_segment_ids is not None:
         raise ValueError(
-            'Decoding takes unpacked examples: encoder_segment_ids must be '
-            'None.'
+          'Decoding takes unpacked examples: encoder_segment_ids must be None.'
         )
       mask = None
       cross_mask = source_valid[:, None, None, :]
@@ -266,45 +265,45 @@ class Transformer(nn.Module):
       cross_mask = masks.attention_mask(decoder_target_tokens > 0, source_valid)
     if encoder_segment_ids is not None:
       cross_mask = masks.combine(
-          cross_mask,
-          masks.segment_mask(decoder_segment_ids, encoder_segment_ids),
+        cross_mask,
+        masks.segment_mask(decoder_segment_ids, encoder_segment_ids),
       )
     return self.decoder(
-        encoded,
-        decoder_input_tokens,
-        mask,
-        cross_mask,
-        not enable_dropout,
-        decode,
-        max_decode_length,
+      encoded,
+      decoder_input_tokens,
+      mask,
+      cross_mask,
+      not enable_dropout,
+      decode,
+      max_decode_length,
     )
 
   def __call__(
-      self,
-      encoder_input_tokens,
-      decoder_input_tokens,
-      decoder_target_tokens,
-      encoder_segment_ids=None,
-      decoder_segment_ids=None,
-      encoder_positions=None,
-      decoder_positions=None,
-      *,
-      enable_dropout: bool = True,
-      decode: bool = False,
+    self,
+    encoder_input_tokens,
+    decoder_input_tokens,
+    decoder_target_tokens,
+    encoder_segment_ids=None,
+    decoder_segment_ids=None,
+    encoder_positions=None,
+    decoder_positions=None,
+    *,
+    enable_dropout: bool = True,
+    decode: bool = False,
   ):
     """Logits [b, t, v] of teacher-forced targets; arguments as `decode`."""
     del encoder_positions
     encoded = self.encode(
-        encoder_input_tokens, encoder_segment_ids, enable_dropout
+      encoder_input_tokens, encoder_segment_ids, enable_dropout
     )
     return self.decode(
-        encoded,
-        encoder_input_tokens,
-        decoder_input_tokens,
-        decoder_target_tokens,
-        encoder_segment_ids=encoder_segment_ids,
-        decoder_segment_ids=decoder_segment_ids,
-        decoder_positions=decoder_positions,
-        enable_dropout=enable_dropout,
-        decode=decode,
+      encoded,
+      encoder_input_tokens,
+      decoder_input_tokens,
+      decoder_target_tokens,
+      encoder_segment_ids=encoder_segment_ids,
+      decoder_segment_ids=decoder_segment_ids,
+      decoder_positions=decoder_positions,
+      enable_dropout=enable_dropout,
+      decode=decode,
     )
