@@ -1,0 +1,1 @@
+"""The local driver: training and evaluation on one host, or a few."""
