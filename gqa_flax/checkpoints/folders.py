@@ -8,9 +8,9 @@ import json
 import re
 from typing import Any, Sequence
 
+from etils import epath
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 
 from gqa_flax.errors import UserError
 

@@ -20,26 +20,26 @@ import json
 import logging
 from typing import Any, Mapping, Sequence
 
+from etils import epath
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
-from flax import traverse_util
 from orbax.checkpoint import checkpoint_args
 
 from gqa_flax.checkpoints import folders
-from gqa_flax.checkpoints.folders import (  # noqa: F401 (part of this API)
-  STATE_ITEM,
-  latest,
-  prune,
-  read_json,
-  resolve,
-  steps,
-)
+from gqa_flax.conversion import plan
 from gqa_flax.errors import UserError
 
+STATE_ITEM = folders.STATE_ITEM
 SIDECAR_NAME = 'gqa_flax.json'
+
+steps = folders.steps
+latest = folders.latest
+resolve = folders.resolve
+prune = folders.prune
+read_json = folders.read_json
 
 
 class _HandlerWithFiles(ocp.CompositeCheckpointHandler):
@@ -199,25 +199,13 @@ def validate(
   Raises:
     UserError: lists every missing, unexpected and misshapen tensor.
   """
-  problems = []
-  for name in sorted(set(actual) | set(expected)):
-    if name not in actual:
-      problems.append(f'missing {name} {_shape(expected[name])}')
-    elif name not in expected:
-      problems.append(f'unexpected {name} {_shape(actual[name])}')
-    elif _shape(actual[name]) != _shape(expected[name]):
-      problems.append(
-        f'{name} is {_shape(actual[name])}, should be {_shape(expected[name])}'
-      )
-  if problems:
-    raise UserError(
-      f'{where} does not fit the model ({len(problems)} tensors): '
-      + '; '.join(problems)
-    )
+  plan.check_shapes(actual, expected, where=where)
 
 
 def _write(path: epath.Path, state: Mapping[str, Any], files):
   state = jax.tree.map(_as_array, dict(state))
+  if not isinstance(state['state']['step'], jax.Array):
+    state['state'] |= {'step': state['state']['step'].astype(np.int32)}
   with _quiet(), ocp.Checkpointer(_HandlerWithFiles(files)) as checkpointer:
     checkpointer.save(
       path, args=_CompositeArgs(**{STATE_ITEM: ocp.args.PyTreeSave(state)})
@@ -249,10 +237,6 @@ def _as_array(x):
 def _local(x):
   """A scalar's value, also where it is replicated over processes."""
   return x.addressable_data(0) if isinstance(x, jax.Array) else x
-
-
-def _shape(x) -> tuple[int, ...]:
-  return tuple(getattr(x, 'shape', x))
 
 
 @contextlib.contextmanager
