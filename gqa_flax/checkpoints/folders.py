@@ -94,6 +94,18 @@ def absolute(path: epath.PathLike) -> epath.Path:
   return path if '://' in str(path) else path.resolve()
 
 
+def is_foreign(directory: epath.PathLike) -> bool:
+  """Whether a folder holds things, but no checkpoint nor what a save leaves."""
+  directory = absolute(directory)
+  if not directory.exists():
+    return False
+  if not directory.is_dir():
+    return True
+  names = [entry.name for entry in directory.iterdir()]
+  ours = [n for n in names if n.startswith('checkpoint_') or n == _STAGING]
+  return bool(names) and not ours
+
+
 def staged(final: epath.Path) -> epath.Path:
   """Where the checkpoint that shall replace `final` is completed."""
   return final.parent / _STAGING / final.name
@@ -102,8 +114,8 @@ def staged(final: epath.Path) -> epath.Path:
 def exchange(final: epath.Path):
   """Puts the staged checkpoint in the place of `final`, and removes that.
 
-  A kill between the two renames leaves the old one aside, whole: `clean`, which
-  every save begins with, puts it back.
+  A kill between the two renames leaves the old one aside, whole: `prepare`,
+  which every save begins with, puts it back.
   """
   if jax.process_index() == 0:
     replaced = final.parent / _STAGING / _REPLACED
@@ -114,8 +126,30 @@ def exchange(final: epath.Path):
   ocp.multihost.sync_global_processes('gqa_flax:checkpoint_exchanged')
 
 
-def clean(directory: epath.Path):
-  """Removes what an interrupted save left; puts back what it had set aside."""
+def prepare(directory: epath.Path) -> bool:
+  """Makes the folder, or removes what an interrupted save left in it.
+
+  An old checkpoint that such a save had set aside is put back. Returns whether
+  the folder is new.
+  """
+  if jax.process_index() != 0:
+    return False
+  created = not directory.exists()
+  directory.mkdir(parents=True, exist_ok=True)
+  _clean(directory)
+  return created
+
+
+def withdraw(directory: epath.Path, created: bool):
+  """After a failed save: leaves the folder as it was before `prepare`."""
+  if jax.process_count() > 1:
+    return  # The other processes may still be writing; the next save cleans.
+  _clean(directory)
+  if created and not any(directory.iterdir()):
+    directory.rmdir()
+
+
+def _clean(directory: epath.Path):
   replaced = directory / _STAGING / _REPLACED
   if replaced.is_dir():
     for old in replaced.iterdir():

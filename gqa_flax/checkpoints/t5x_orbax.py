@@ -15,10 +15,11 @@ be local or on Cloud Storage (gs://). T5X restores what is written here, and
 the reverse (t5x/checkpoints.py, OrbaxCheckpointManagerInterface).
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import json
 import logging
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 from flax import traverse_util
@@ -97,9 +98,7 @@ def save(
   if sidecar is not None:
     files[SIDECAR_NAME] = json.dumps(sidecar, indent=2, sort_keys=True) + '\n'
   try:
-    if jax.process_index() == 0:
-      directory.mkdir(parents=True, exist_ok=True)
-      folders.clean(directory)
+    created = folders.prepare(directory)
     exists = final.exists()
     if exists and not overwrite:
       raise UserError(f'{final}: the checkpoint exists already.')
@@ -108,14 +107,69 @@ def save(
       if exists:
         folders.exchange(final)
     except BaseException:
-      # Orbax has its own barriers: only a lone process may tidy up at once.
-      if jax.process_count() == 1:
-        folders.clean(directory)
+      folders.withdraw(directory, created)
       raise
   except Exception as error:
     _raise_if_unwritable(final, error)
     raise
   return final
+
+
+class Reader:
+  """Reads single tensors of one checkpoint.
+
+  Attributes:
+    path: the checkpoint_N folder.
+    metadata: path ('target/encoder/...') -> jax.ShapeDtypeStruct, sorted.
+  """
+
+  def __init__(self, path: epath.PathLike):
+    """Opens a checkpoint_N folder, or the latest of its parent.
+
+    Raises UserError: missing, of another format, corrupt.
+    """
+    self.path = resolve(path)
+    if not (self.path / STATE_ITEM).is_dir():
+      legacy = (self.path / 'checkpoint').exists()
+      raise UserError(
+        f'{self.path}: {"a legacy T5X" if legacy else "no Orbax"} checkpoint;'
+        f' a folder {STATE_ITEM!r} is expected in it.'
+      )
+    with _reading(self.path):
+      tree = ocp.PyTreeCheckpointHandler().metadata(self.path / STATE_ITEM).tree
+      flat = traverse_util.flatten_dict(tree, sep='/')
+      self.metadata = {
+        name: jax.ShapeDtypeStruct(tuple(leaf.shape or ()), leaf.dtype)
+        for name, leaf in sorted(flat.items())
+      }
+
+  def read(
+    self,
+    names: Iterable[str],
+    *,
+    dtype: Any = None,
+    shardings: Mapping[str, Any] | None = None,
+  ) -> dict[str, Any]:
+    """Reads tensors by name; dtype and shardings (by name) as in `restore`."""
+    shardings = shardings or {}
+    structure, arguments = {}, {}
+    for name in names:
+      leaf = self.metadata[name]
+      key = tuple(name.split('/'))
+      structure[key] = leaf
+      arguments[key] = _restore_args(leaf, dtype, shardings.get(name))
+    with _reading(self.path):
+      with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.restore(
+          self.path / STATE_ITEM,
+          args=ocp.args.PyTreeRestore(
+            item=traverse_util.unflatten_dict(structure),
+            restore_args=traverse_util.unflatten_dict(arguments),
+            partial_restore=True,
+          ),
+        )
+    flat = traverse_util.flatten_dict(tree, sep='/')
+    return {name: _as_array(x) for name, x in flat.items()}
 
 
 def restore(
@@ -138,29 +192,17 @@ def restore(
   Raises:
     UserError: missing, incomplete, truncated or corrupt.
   """
-  path = resolve(path)
-  metadata = read_metadata(path)
-  flat_shardings = _flat_shardings(shardings, metadata)
-  structure, arguments = {}, {}
-  for name, leaf in metadata.items():
-    key = tuple(name.split('/'))
-    if key[0] in only:
-      structure[key] = leaf
-      arguments[key] = _restore_args(leaf, dtype, flat_shardings.get(name))
-  missing = [part for part in only if not any(k[0] == part for k in structure)]
+  reader = Reader(path)
+  names = [n for n in reader.metadata if n.split('/')[0] in only]
+  missing = [p for p in only if not any(n.startswith(p + '/') for n in names)]
   if missing:
-    raise UserError(f'{path}: the checkpoint has no {", ".join(missing)}.')
-  with _reading(path):
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-      restored = checkpointer.restore(
-        path / STATE_ITEM,
-        args=ocp.args.PyTreeRestore(
-          item=traverse_util.unflatten_dict(structure),
-          restore_args=traverse_util.unflatten_dict(arguments),
-          partial_restore=True,
-        ),
-      )
-  return jax.tree.map(_as_array, restored)
+    raise UserError(
+      f'{reader.path}: the checkpoint has no {", ".join(missing)}.'
+    )
+  flat = reader.read(
+    names, dtype=dtype, shardings=_flat_shardings(shardings, names)
+  )
+  return traverse_util.unflatten_dict(flat, sep='/')
 
 
 def read_metadata(path: epath.PathLike) -> dict[str, jax.ShapeDtypeStruct]:
@@ -168,19 +210,7 @@ def read_metadata(path: epath.PathLike) -> dict[str, jax.ShapeDtypeStruct]:
 
   Reads no array. Raises UserError: missing, of another format, corrupt.
   """
-  path = resolve(path)
-  if not (path / STATE_ITEM).is_dir():
-    kind = 'a legacy T5X' if (path / 'checkpoint').exists() else 'no Orbax'
-    raise UserError(
-      f'{path}: {kind} checkpoint; a folder {STATE_ITEM!r} is expected in it.'
-    )
-  with _reading(path):
-    tree = ocp.PyTreeCheckpointHandler().metadata(path / STATE_ITEM).tree
-    flat = traverse_util.flatten_dict(tree, sep='/')
-    return {
-      name: jax.ShapeDtypeStruct(tuple(leaf.shape or ()), leaf.dtype)
-      for name, leaf in sorted(flat.items())
-    }
+  return Reader(path).metadata
 
 
 def read_sidecar(path: epath.PathLike) -> dict[str, Any] | None:
@@ -222,11 +252,11 @@ def _restore_args(leaf, dtype, sharding) -> ocp.RestoreArgs:
   return ocp.ArrayRestoreArgs(sharding=sharding, dtype=stored)
 
 
-def _flat_shardings(shardings, metadata) -> dict[str, jax.sharding.Sharding]:
+def _flat_shardings(shardings, names) -> dict[str, jax.sharding.Sharding]:
   if shardings is None:
     return {}
   if isinstance(shardings, jax.sharding.Sharding):
-    return dict.fromkeys(metadata, shardings)
+    return dict.fromkeys(names, shardings)
   return traverse_util.flatten_dict(dict(shardings), sep='/')
 
 
