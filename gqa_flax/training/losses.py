@@ -6,10 +6,10 @@ import optax
 
 
 def cross_entropy(
-    logits: jax.Array,
-    targets: jax.Array,
-    weights: jax.Array,
-    z_loss: float = 0.0,
+  logits: jax.Array,
+  targets: jax.Array,
+  weights: jax.Array,
+  z_loss: float = 0.0,
 ) -> dict[str, jax.Array]:
   """Sums over the tokens of a batch, as T5X's losses.py.
 
@@ -31,8 +31,8 @@ def cross_entropy(
     log_z = jax.nn.logsumexp(logits, axis=-1)
     total = total + z_loss * jnp.square(log_z)
   return {
-      'loss': jnp.sum(total * weights),
-      'cross_entropy': jnp.sum(entropy * weights),
-      'correct': jnp.sum((jnp.argmax(logits, -1) == targets) * weights),
-      'tokens': jnp.sum(weights),
+    'loss': jnp.sum(total * weights),
+    'cross_entropy': jnp.sum(entropy * weights),
+    'correct': jnp.sum((jnp.argmax(logits, -1) == targets) * weights),
+    'tokens': jnp.sum(weights),
   }

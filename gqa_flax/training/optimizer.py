@@ -20,7 +20,7 @@ Schedule = Callable[[jax.Array], jax.Array]
 
 
 def inverse_square_root(
-    scale: float = 1.0, decay_from: int = 10_000, warmup_steps: int = 0
+  scale: float = 1.0, decay_from: int = 10_000, warmup_steps: int = 0
 ) -> Schedule:
   """scale / sqrt(max(step, decay_from)), after a linear warm-up.
 
@@ -49,7 +49,7 @@ def constant(learning_rate: float = 1e-3) -> Schedule:
 
 
 def adafactor(
-    learning_rate: Schedule | float, step_offset: int = 0
+  learning_rate: Schedule | float, step_offset: int = 0
 ) -> optax.GradientTransformation:
   """Adafactor with T5's hyperparameters.
 
@@ -62,14 +62,14 @@ def adafactor(
       `step_offset`.
   """
   return optax.adafactor(
-      learning_rate,
-      min_dim_size_to_factor=MIN_DIM_SIZE_TO_FACTOR,
-      decay_rate=0.8,
-      decay_offset=step_offset,
-      multiply_by_parameter_scale=True,
-      clipping_threshold=1.0,
-      momentum=None,
-      eps=1e-30,
+    learning_rate,
+    min_dim_size_to_factor=MIN_DIM_SIZE_TO_FACTOR,
+    decay_rate=0.8,
+    decay_offset=step_offset,
+    multiply_by_parameter_scale=True,
+    clipping_threshold=1.0,
+    momentum=None,
+    eps=1e-30,
   )
 
 
@@ -85,8 +85,7 @@ def to_param_states(opt_state) -> dict:
   """optax.adafactor's state -> T5X's tree of {v_row, v_col, v, m}."""
   factored = _factored_state(opt_state)
   slots = {
-      slot: traverse_util.flatten_dict(getattr(factored, slot))
-      for slot in _SLOTS
+    slot: traverse_util.flatten_dict(getattr(factored, slot)) for slot in _SLOTS
   }
   flat = {}
   for path in slots['v']:
@@ -111,14 +110,18 @@ def from_param_states(param_states: dict, step, opt_state):
 
   def tree(slot):
     return traverse_util.unflatten_dict(
-        {path[:-1]: x for path, x in flat.items() if path[-1] == slot}
+      {path[:-1]: x for path, x in flat.items() if path[-1] == slot}
     )
 
-  count = jnp.asarray(step, jnp.int32)
   factored = _factored_state(opt_state)._replace(
-      count=count, **{slot: tree(slot) for slot in _SLOTS}
+    **{slot: tree(slot) for slot in _SLOTS}
   )
-  return (factored,) + tuple(
-      s._replace(count=count) if hasattr(s, 'count') else s
-      for s in opt_state[1:]
+  return with_count((factored,) + tuple(opt_state[1:]), step)
+
+
+def with_count(opt_state, step):
+  """The same state with every count at `step`."""
+  count = jnp.asarray(step, jnp.int32)
+  return tuple(
+    s._replace(count=count) if 'count' in s._fields else s for s in opt_state
   )

@@ -1,0 +1,81 @@
+"""Batches of a seqio task, in an order that depends on the seed alone."""
+
+from collections.abc import Iterator, Mapping
+
+import jax
+from jax.sharding import Mesh
+import numpy as np
+import seqio
+
+from gqa_flax.errors import UserError
+from gqa_flax.model import sharding
+
+Batch = dict[str, np.ndarray]
+
+
+def batches(
+  task: str,
+  split: str,
+  sequence_length: Mapping[str, int],
+  batch_size: int,
+  *,
+  shuffle: bool = False,
+  seed: int = 0,
+  num_epochs: int | None = 1,
+  start: int = 0,
+  pack: bool = False,
+) -> Iterator[Batch]:
+  """Batches of model features.
+
+  Args:
+    task: name of a registered task or mixture.
+    split: 'train', 'validation', ...
+    sequence_length: {'inputs': s, 'targets': t}; longer examples are cut.
+    batch_size: examples (rows, where packed) in a batch.
+    shuffle: whether to shuffle, by `seed`.
+    seed: seed of the order and of any random preprocessing.
+    num_epochs: passes over the data; None repeats for ever.
+    start: batches to skip, to go on where a run stopped.
+    pack: packs several examples into a row.
+
+  Yields:
+    encoder_input_tokens [b, s], decoder_{input,target}_tokens [b, t],
+    decoder_loss_weights [b, t], and segment ids and positions where packed;
+    int32. A last, smaller batch is dropped when `num_epochs` is None, else
+    padded with empty rows of weight 0.
+  """
+  dataset = seqio.get_dataset(
+    task,
+    task_feature_lengths=dict(sequence_length),
+    dataset_split=split,
+    feature_converter=seqio.EncDecFeatureConverter(pack=pack),
+    shuffle=shuffle,
+    num_epochs=num_epochs,
+    seed=seed,
+  )
+  dataset = dataset.batch(batch_size, drop_remainder=num_epochs is None)
+  count = 0
+  for batch in dataset.skip(start).prefetch(4).as_numpy_iterator():
+    count += 1
+    yield {name: _pad_rows(x, batch_size) for name, x in batch.items()}
+  if not count:
+    raise UserError(f'task {task!r} has no examples in split {split!r}.')
+
+
+def _pad_rows(x: np.ndarray, rows: int) -> np.ndarray:
+  if len(x) == rows:
+    return x
+  return np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+
+def to_device(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
+  """Lays a batch out over `data`.
+
+  Every process holds the whole batch and takes its rows, so that the order
+  of the data does not depend on how many processes there are.
+  """
+  place = sharding.batch_sharding(mesh)
+  return {
+    name: jax.make_array_from_callback(x.shape, place, lambda i, x=x: x[i])
+    for name, x in batch.items()
+  }
