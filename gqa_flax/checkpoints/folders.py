@@ -55,9 +55,14 @@ def resolve(path: epath.PathLike) -> epath.Path:
   path = absolute(path)
   if not path.exists():
     raise UserError(f'{path}: no such checkpoint.')
-  if _STEP_FOLDER.fullmatch(path.name) or (path / STATE_ITEM).is_dir():
+  if is_step(path) or (path / STATE_ITEM).is_dir():
     return path
   return latest(path)
+
+
+def is_step(path: epath.PathLike) -> bool:
+  """Whether a path is named as a checkpoint is: checkpoint_N."""
+  return _STEP_FOLDER.fullmatch(epath.Path(path).name) is not None
 
 
 def prune(

@@ -1,0 +1,1 @@
+"""The gqa-flax command: one file per subcommand."""
