@@ -6,6 +6,7 @@ joined heads over model; the rest replicated.
 
 import contextlib
 
+from flax import core
 from flax.linen import partitioning
 import jax
 from jax.sharding import Mesh
@@ -80,7 +81,7 @@ def param_shardings(params_axes, mesh: Mesh, num_kv_heads: int):
 
   return jax.tree.map(
     place,
-    partitioning.get_axis_names(params_axes),
+    core.unfreeze(partitioning.get_axis_names(params_axes)),
     is_leaf=lambda x: isinstance(x, PartitionSpec),
   )
 

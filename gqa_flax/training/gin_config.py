@@ -1,6 +1,7 @@
 """Reading gin files with the flags that T5X has."""
 
 from collections.abc import Sequence
+import importlib.util  # noqa: F401  (gin uses it without importing it)
 
 import gin
 
