@@ -6,6 +6,7 @@ other names (below), is never listed, and goes with the next save.
 
 import json
 import re
+import time
 from typing import Any, Sequence
 
 from etils import epath
@@ -146,25 +147,40 @@ def prepare(directory: epath.Path) -> bool:
 
 
 def withdraw(directory: epath.Path, created: bool):
-  """After a failed save: leaves the folder as it was before `prepare`."""
+  """After a failed save: leaves the folder as it was before `prepare`.
+
+  tensorstore's writers outlive the error of one of them and make their folders
+  anew, so it is cleaned until nothing comes back (10 seconds at most).
+  """
   if jax.process_count() > 1:
     return  # The other processes may still be writing; the next save cleans.
-  _clean(directory)
+  deadline = time.monotonic() + 10
+  still = 0
+  while still < 5 and time.monotonic() < deadline:
+    try:
+      still = 0 if _clean(directory) else still + 1
+    except OSError:  # A file appeared in a folder just emptied.
+      still = 0
+    time.sleep(0.02)
   if created and not any(directory.iterdir()):
     directory.rmdir()
 
 
-def _clean(directory: epath.Path):
+def _clean(directory: epath.Path) -> bool:
+  """Returns whether there was anything to clean."""
   replaced = directory / _STAGING / _REPLACED
   if replaced.is_dir():
     for old in replaced.iterdir():
       if not (directory / old.name).exists():
         old.rename(directory / old.name)
-  if (directory / _STAGING).is_dir():
-    (directory / _STAGING).rmtree()
-  for entry in directory.iterdir():
-    if _TEMPORARY.fullmatch(entry.name):
-      entry.rmtree()
+  leftovers = [
+    entry
+    for entry in directory.iterdir()
+    if entry.name == _STAGING or _TEMPORARY.fullmatch(entry.name)
+  ]
+  for entry in leftovers:
+    entry.rmtree()
+  return bool(leftovers)
 
 
 def _remove(checkpoint: epath.Path):

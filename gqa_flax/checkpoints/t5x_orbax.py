@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import json
 import logging
+import sys
+import time
 from typing import Any
 
 from etils import epath
@@ -102,13 +104,14 @@ def save(
     exists = final.exists()
     if exists and not overwrite:
       raise UserError(f'{final}: the checkpoint exists already.')
-    try:
-      _write(folders.staged(final) if exists else final, state, files)
-      if exists:
-        folders.exchange(final)
-    except BaseException:
-      folders.withdraw(directory, created)
-      raise
+    with _quiet():
+      try:
+        _write(folders.staged(final) if exists else final, state, files)
+        if exists:
+          folders.exchange(final)
+      except BaseException:
+        folders.withdraw(directory, created)
+        raise
   except Exception as error:
     _raise_if_unwritable(final, error)
     raise
@@ -236,7 +239,7 @@ def _write(path: epath.Path, state: Mapping[str, Any], files):
   state = jax.tree.map(_as_array, dict(state))
   if not isinstance(state['state']['step'], jax.Array):
     state['state'] |= {'step': state['state']['step'].astype(np.int32)}
-  with _quiet(), ocp.Checkpointer(_HandlerWithFiles(files)) as checkpointer:
+  with ocp.Checkpointer(_HandlerWithFiles(files)) as checkpointer:
     checkpointer.save(
       path, args=_CompositeArgs(**{STATE_ITEM: ocp.args.PyTreeSave(state)})
     )
@@ -271,14 +274,28 @@ def _local(x):
 
 @contextlib.contextmanager
 def _quiet():
-  """Orbax logs an error's traceback before raising it; the error is enough."""
+  """Keeps the storage libraries from printing errors that they also raise.
+
+  Orbax logs an error's traceback; tensorstore's other writers then complain,
+  in threads of their own, that Orbax's event loop is gone.
+  """
   logger = logging.getLogger('absl')
-  level = logger.level
+  level, hook = logger.level, sys.unraisablehook
+
+  def without_closed_loops(unraisable):
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      hook(unraisable)
+
   logger.setLevel(logging.CRITICAL)
+  sys.unraisablehook = without_closed_loops
   try:
     yield
+  except BaseException:
+    time.sleep(0.1)  # Those threads take a moment to notice.
+    raise
   finally:
     logger.setLevel(level)
+    sys.unraisablehook = hook
 
 
 @contextlib.contextmanager
