@@ -15,7 +15,15 @@ import gqa_flax
 from gqa_flax.errors import UserError
 
 # One module each in gqa_flax.cli. They import nothing heavy until they run.
-COMMANDS = ('convert', 'verify', 'inspect')
+COMMANDS = (
+  'convert',
+  'verify',
+  'inspect',
+  'train',
+  'finetune',
+  'evaluate',
+  'generate',
+)
 
 _USERS_TO_MEND = (
   errno.ENOSPC,

@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 import optax
 
 from gqa_flax.checkpoints import t5x_orbax
-from gqa_flax.conversion import plan
 from gqa_flax.model import network
 from gqa_flax.model import sharding
 from gqa_flax.training import optimizer
@@ -118,7 +117,7 @@ def restore(
       for name, shape in expected.items()
       if not name.startswith('state/param_states')
     }
-  plan.validate(metadata, expected, source=str(path))
+  t5x_orbax.validate(metadata, expected, where=str(path))
   stored = t5x_orbax.restore(path)
   step = jnp.asarray(stored['state']['step'], jnp.int32)
   if has_slots:
