@@ -25,6 +25,7 @@ import json
 import os
 import pathlib
 import shutil
+import textwrap
 
 import tqdm
 
@@ -83,10 +84,14 @@ def build(subset: str = 'full') -> pathlib.Path:
 def statistics(subset: str = 'full') -> dict:
   """What corpus.json says: versions, counts, content hash. Builds if need be.
 
-  'counts' holds for each task and split the number of examples and of
-  characters (all text of the records).
+  'key' names the folder; 'counts' holds for each task and split the number of examples and of
+  characters (all text of the records); 'content_hashes' a SHA-256 of each
+  task's records, which says whether two corpora are the same where their
+  keys (of versions) differ.
   """
-  return json.loads((build(subset) / 'corpus.json').read_text())
+  folder = build(subset)
+  described = json.loads((folder / 'corpus.json').read_text())
+  return described | {'key': folder.name.removeprefix('corpus-')}
 
 
 def shard_pattern(folder: pathlib.Path, task: str, split: str) -> str:
@@ -131,7 +136,7 @@ def collect(subset: str = 'full') -> tuple[Records, dict[str, int]]:
     records.update(_examples(files, split, excluded))
     records['translation', split] = pairs[split]
   read['catalogues'] = len(catalogues)
-  _drop_validation_answers(records)
+  _drop_shared(records)
   return {k: _in_hash_order(v) for k, v in records.items()}, read
 
 
@@ -248,21 +253,37 @@ def _answer_text(question: Record) -> str:
   return f'answer {parameter} {question["answers"][0]}'
 
 
-def _drop_validation_answers(records: Records):
-  """Takes training questions with a validation question's answer out.
+def _drop_shared(records: Records):
+  """Takes out of the tasks what validation and training still share.
 
-  Sections of parameters are single paragraphs, so comparing paragraphs does
-  not see a description that two functions share.
+  Bodies and contexts that were cut for length end in parts of paragraphs,
+  and two functions may describe a parameter in the same words, which
+  comparing whole paragraphs of files did not see. Documents stay as they are.
   """
-  held_out = {
-    examples.paragraph_key(_answer_text(q))
-    for q in records['question_answering', 'validation']
+  in_documents = _keys(records['documents', 'train'])
+  for task in TASKS[1:]:
+    rows = records[task, 'validation']
+    rows = [r for r in rows if not in_documents & _keys([r])]
+    records[task, 'validation'] = rows
+  held_out = set().union(*(_keys(records[t, 'validation']) for t in TASKS))
+  for task in TASKS[1:]:
+    rows = records[task, 'train']
+    records[task, 'train'] = [r for r in rows if not held_out & _keys([r])]
+
+
+def _keys(records: Iterable[Record]) -> set[bytes]:
+  """Keys of all paragraphs of all fields."""
+  return {
+    examples.paragraph_key(paragraph)
+    for record in records
+    for text in _texts(record)
+    for paragraph in examples.paragraphs(text)
   } - {None}
-  records['question_answering', 'train'] = [
-    q
-    for q in records['question_answering', 'train']
-    if examples.paragraph_key(_answer_text(q)) not in held_out
-  ]
+
+
+def _texts(record: Record) -> Iterator[str]:
+  for value in record.values():
+    yield from [value] if isinstance(value, str) else value
 
 
 def _in_hash_order(records: Iterable[Record]) -> list[Record]:
@@ -276,9 +297,10 @@ def _to_json(record: Record) -> str:
 def _write(folder: pathlib.Path, records: Records, described: dict):
   import tensorflow as tf  # slow to import, and not needed to read a cache
 
-  content = hashlib.sha256()
+  hashes = {}
   counts = collections.defaultdict(dict)
   for task in TASKS:
+    content = hashlib.sha256()
     for split in SPLITS:
       rows = records[task, split]
       shards = NUM_SHARDS[split]
@@ -287,24 +309,26 @@ def _write(folder: pathlib.Path, records: Records, described: dict):
         try:
           with tf.io.TFRecordWriter(str(folder / name)) as writer:
             for row in rows[i::shards]:
-              writer.write(_serialize(row))
+              writer.write(serialize(row))
         except tf.errors.OpError as error:
           raise OSError(error.message) from error
       for row in rows:
-        content.update(f'{task} {split} {_to_json(row)}\n'.encode())
+        content.update(f'{split} {_to_json(row)}\n'.encode())
       counts[task][split] = {
         'examples': len(rows),
         'characters': sum(_num_characters(row) for row in rows),
       }
+    hashes[task] = content.hexdigest()
   described = described | {
-    'content_hash': content.hexdigest(),
+    'content_hashes': hashes,
     'counts': counts,
   }
   text = json.dumps(described, indent=1, ensure_ascii=False)
   (folder / 'corpus.json').write_text(text + '\n')
 
 
-def _serialize(record: Record) -> bytes:
+def serialize(record: Record) -> bytes:
+  """The record as a tf.train.Example, the same bytes each time."""
   import tensorflow as tf
 
   features = {}
@@ -318,9 +342,7 @@ def _serialize(record: Record) -> bytes:
 
 
 def _num_characters(record: Record) -> int:
-  return sum(
-    len(v) if isinstance(v, str) else sum(map(len, v)) for v in record.values()
-  )
+  return sum(map(len, _texts(record)))
 
 
 def _move(temporary: pathlib.Path, folder: pathlib.Path):
@@ -330,3 +352,27 @@ def _move(temporary: pathlib.Path, folder: pathlib.Path):
   except OSError:
     if not (folder / 'corpus.json').is_file():
       raise
+
+
+def table(described: dict) -> str:
+  """`statistics` as text for people."""
+  read = described['read']
+  names = [f'{n} {v}' for n, v in described['distributions'].items()]
+  rows = [('task', 'split', 'examples', 'characters')]
+  for task, splits in described['counts'].items():
+    for split, count in splits.items():
+      rows.append(
+        (task, split, f'{count["examples"]:,}', f'{count["characters"]:,}')
+      )
+  lines = [
+    f'Corpus {described["subset"]}, key {described["key"]}',
+    f'Python {described["python"]} and {len(names)} distributions:',
+    textwrap.fill(
+      ', '.join(names), 78, initial_indent='  ', subsequent_indent='  '
+    ),
+    f'Read: {read["files"]:,} files ({read["unparsed"]} not parsed), '
+    f'{read["docstrings"]:,} docstrings, {read["characters"]:,} characters, '
+    f'{read["catalogues"]} catalogues',
+    *(f'{t:20}{s:12}{e:>10}{c:>14}' for t, s, e, c in rows),
+  ]
+  return '\n'.join(lines)

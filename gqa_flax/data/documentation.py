@@ -8,7 +8,7 @@ import tensorflow as tf
 from gqa_flax.data import corpus
 
 _TEXT = tf.io.FixedLenFeature([], tf.string)
-_FEATURES = {
+FEATURES = {
   'documents': {'text': _TEXT},
   'summarization': {'inputs': _TEXT, 'targets': _TEXT},
   'question_answering': {
@@ -36,7 +36,7 @@ class DocumentationDataSource(seqio.TFExampleDataSource):
       split_to_filepattern={
         split: f'corpus({subset})/{task}-{split}' for split in corpus.SPLITS
       },
-      feature_description=_FEATURES[task],
+      feature_description=FEATURES[task],
     )
 
   def list_shards(self, split: str) -> Sequence[str]:

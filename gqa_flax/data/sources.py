@@ -19,7 +19,7 @@ import sysconfig
 from gqa_flax.errors import UserError
 
 # Raise when a change of code changes the records of the same installation.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 
 # Distributions read for their docstrings. The first group are dependencies
 # of this package anyway; the second are installed for their documentation

@@ -17,13 +17,13 @@ import tensorflow as tf
 GOLDEN = pathlib.Path(__file__).with_name('span_corruption_golden.json')
 VOCAB_SIZE = 4096
 # (inputs length, targets length, seed of seqio's map_seed_manager)
-CASES = ((128, 29, 0), (128, 29, 7), (512, 114, 3), (16, 9, 1))
+CASES = ((128, 29, 0), (512, 114, 3), (64, 16, 1))
 
 
 def documents() -> tf.data.Dataset:
-  """200 documents of 0 to 600 random tokens, and one of 70,000."""
+  """140 documents of 0 to 100 random tokens, and one of 70,000."""
   rng = np.random.default_rng(0)
-  lengths = [*rng.integers(0, 600, 200), 70_000]
+  lengths = [*rng.integers(0, 100, 140), 70_000]
   tokens = [rng.integers(3, 3996, n).astype(np.int32) for n in lengths]
   return tf.data.Dataset.from_generator(
     lambda: ({'targets': t} for t in tokens),
