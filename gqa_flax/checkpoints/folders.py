@@ -89,9 +89,12 @@ def read_json(path: epath.PathLike, name: str) -> dict[str, Any] | None:
   if not file.exists():
     return None
   try:
-    return json.loads(file.read_text())
+    found = json.loads(file.read_text())
   except ValueError as error:
     raise UserError(f'{file}: not JSON: {error}') from error
+  if not isinstance(found, dict):
+    raise UserError(f'{file}: not a JSON object.')
+  return found
 
 
 def absolute(path: epath.PathLike) -> epath.Path:

@@ -107,6 +107,19 @@ def lineage(path: epath.PathLike) -> list[dict[str, Any]]:
   return [*manifest.get('lineage', []), own]
 
 
+def step_offset(path: epath.PathLike) -> int:
+  """Adafactor's step_offset that training from a checkpoint needs.
+
+  That of its manifest, or of 'step_offset' in its sidecar, where training
+  carries it on; 0 where neither has one.
+  """
+  manifest = read(path, missing_ok=True)
+  if manifest is None:
+    sidecar = folders.read_json(path, 'gqa_flax.json') or {}
+    return int(sidecar.get('step_offset', 0))
+  return int(manifest['conversion']['optimizer']['step_offset_needed'])
+
+
 def to_json(manifest: Mapping[str, Any]) -> str:
   return json.dumps(manifest, indent=1, sort_keys=True) + '\n'
 

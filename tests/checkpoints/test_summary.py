@@ -60,3 +60,11 @@ def test_lineage_is_carried_on_by_the_sidecar(tmp_path):
   assert summary.summarize(tmp_path / 'dst')['step'] == 1050
   assert summary.summarize(tmp_path / 'dst')['lineage'] == lineage
   assert lineage[0]['conversion']['num_kv_heads'] == 2
+
+
+def test_step_offset_is_carried_on_by_the_sidecar(tmp_path):
+  state = trees.state(trees.config())
+  t5x_orbax.save(tmp_path, state)
+  assert manifest.step_offset(tmp_path) == 0
+  t5x_orbax.save(tmp_path, state, overwrite=True, sidecar={'step_offset': 1000})
+  assert manifest.step_offset(tmp_path) == 1000

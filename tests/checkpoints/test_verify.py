@@ -122,7 +122,7 @@ def test_verify_without_a_manifest_names_it(source):
   [
     ('{', 'not JSON'),
     ('{}', r'not a manifest of format 1 \(format: None'),
-    ('[]', 'not a manifest'),
+    ('[]', 'not a JSON object'),
   ],
 )
 def test_verify_with_a_bad_manifest_names_it(source, destination, text, words):
