@@ -113,7 +113,7 @@ STANDARD_LIBRARY = (
 ).split()
 
 # The fixed small part: quick to read, enough examples of every task.
-_SMALL_DOCUMENTATION = ('Django', 'networkx', 'numpy', 'optax', 'scikit-learn')
+_SMALL_DOCUMENTATION = ('flax', 'matplotlib', 'networkx', 'optax')
 _SMALL_MESSAGES = ('Django', 'pycountry', 'gramps')
 _DOCUMENTATION_OF = {'full': DOCUMENTATION, 'small': _SMALL_DOCUMENTATION}
 _MESSAGES_OF = {'full': MESSAGES, 'small': _SMALL_MESSAGES}
