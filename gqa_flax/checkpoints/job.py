@@ -33,7 +33,7 @@ class Settings:
     num_kv_heads: G.
     method: one of methods.METHODS.
     optimizer: one of slots.POLICIES.
-    dtype: of all parameters in the result; None keeps theirs. Slots keep theirs.
+    dtype: of all parameters in the result; None keeps theirs, as slots do.
     seed: of the method 'random'.
   """
 

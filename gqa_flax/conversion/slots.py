@@ -11,8 +11,8 @@ v_row runs along the *smaller* side, v_col along the larger (of equal sides,
 v_row along the first), so that merging heads, which narrows a [e, k*d] kernel,
 may swap the two; and below 128 columns the kernel is no longer factored at all.
 
-The moment of a merged head. The network that conversion makes reads head G
-wherever it read the m heads of the group before, so the gradient of the merged
+The moment of a merged head. The network that conversion makes reads one head
+wherever it read the m heads of a group before, so the gradient of the merged
 kernel is, by the chain rule, the *sum* of the gradients of the m uses, whatever
 value (mean, first, random) the kernel was given. Hence
 
@@ -23,7 +23,7 @@ and the cross terms are left out: the merged moment is the sum of the m moments.
 eight batches of 32: the left side is 0.83 to 1.07 of the sum, for each of the
 twelve kernels.) The mean of the moments, by analogy with the kernel, would be m
 times too small: steps sqrt(m) too long, held by nothing but Adafactor's clip at
-RMS 1, until v has caught up, which at step 1e6 takes tens of thousands of steps.
+RMS 1, until v has caught up; at step 1e6 that takes tens of thousands of steps.
 `moment_of_merged` is the one place to change this.
 """
 
@@ -153,15 +153,15 @@ def convert_slots(
 
   Args:
     param_states: the parameters' tree with {v_row, v_col, v, m} at its leaves.
-    shapes: path -> shape of every parameter before ('decoder/...', no 'target').
+    shapes: path -> shape of every parameter before, without 'target/'.
     num_heads: query heads.
     num_kv_heads: G.
     policy: 'pool' merges the moments of merged heads and keeps all others;
       'reset' sets all to zero; 'drop' returns None. The last two need the
       optimizer's step_offset set to the step of the checkpoint, or its averages
       would take tens of thousands of steps to fill.
-    method: how kernels were merged (methods.METHODS); momentum, being an average
-      of updates to the kernel, is merged as the kernel is.
+    method: how kernels were merged (methods.METHODS); momentum, being an
+      average of updates to the kernel, is merged as the kernel is.
     min_dim_size_to_factor: see `factored_axes`.
 
   Returns:
