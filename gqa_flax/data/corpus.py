@@ -82,16 +82,20 @@ def build(subset: str = 'full') -> pathlib.Path:
 
 
 def statistics(subset: str = 'full') -> dict:
-  """What corpus.json says: versions, counts, content hash. Builds if need be.
+  """What corpus.json says: versions, counts, hashes. Builds if need be.
 
-  'key' names the folder; 'counts' holds for each task and split the number of examples and of
-  characters (all text of the records); 'content_hashes' a SHA-256 of each
-  task's records, which says whether two corpora are the same where their
-  keys (of versions) differ.
+  'key' names the folder; 'counts' holds for each task and split the number
+  of examples and of characters (all text of the records); 'content_hashes' a
+  SHA-256 of each task's records, and 'content_hash' one of all, which say
+  whether two corpora are the same where their keys (of versions) differ.
   """
   folder = build(subset)
   described = json.loads((folder / 'corpus.json').read_text())
-  return described | {'key': folder.name.removeprefix('corpus-')}
+  hashes = json.dumps(described['content_hashes'], sort_keys=True)
+  return described | {
+    'key': folder.name.removeprefix('corpus-'),
+    'content_hash': hashlib.sha256(hashes.encode()).hexdigest(),
+  }
 
 
 def shard_pattern(folder: pathlib.Path, task: str, split: str) -> str:

@@ -44,6 +44,18 @@ def test_messages_near_duplicates_are_in_one_split(tiny_corpus):
   assert len(set(train)) == len(train)
 
 
+def test_table_says_the_counts(tiny_corpus):
+  described = corpus.statistics('small')
+  text = corpus.table(described)
+  assert described['key'] in text and 'optax' in text
+  examples_ = described['counts']['documents']['train']['examples']
+  assert any(
+    line.split()[:3] == ['documents', 'train', f'{examples_:,}']
+    for line in text.splitlines()
+  )
+  assert len(described['content_hash']) == 64
+
+
 def test_documents_repeat_no_paragraph(tiny_corpus):
   seen = set()
   for record in corpus.read(tiny_corpus, 'documents', 'train'):
