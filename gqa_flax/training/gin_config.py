@@ -4,11 +4,21 @@ from collections.abc import Callable, Sequence
 import functools
 import importlib.util  # noqa: F401  (gin uses it without importing it)
 import logging
+import tokenize
 from typing import Any
 
 import gin
 from gqa_flax import paths
 from gqa_flax.errors import UserError
+
+_UNPARSABLE = (
+  OSError,
+  ValueError,
+  SyntaxError,
+  NameError,
+  TypeError,
+  tokenize.TokenError,
+)
 
 
 def parse(
@@ -16,7 +26,7 @@ def parse(
   bindings: Sequence[str] = (),
   search_paths: Sequence[str] = (),
 ) -> None:
-  """Parses gin files and bindings, and finalises the configuration.
+  """Parses gin files and bindings.
 
   Args:
     files: paths; relative ones are looked for in the working folder, in
@@ -26,7 +36,7 @@ def parse(
 
   Raises:
     UserError: a file that is not found, or a configuration that does not
-      parse, names what does not exist or leaves a required macro out.
+      parse or names what does not exist.
   """
   gin.clear_config()
   # gin logs an error for each folder that does not hold a file, also when the
@@ -36,8 +46,10 @@ def parse(
   for path in (*search_paths, str(paths.gin_dir())):
     gin.add_config_file_search_path(path)
   try:
-    gin.parse_config_files_and_bindings(list(files), list(bindings))
-  except (OSError, ValueError, SyntaxError, NameError, TypeError) as error:
+    gin.parse_config_files_and_bindings(
+      list(files), list(bindings), finalize_config=False
+    )
+  except _UNPARSABLE as error:
     message = ' '.join(str(error).split())
     raise UserError(f'gin: {message}') from error
   finally:

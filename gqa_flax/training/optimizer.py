@@ -120,8 +120,11 @@ def from_param_states(param_states: dict, step, opt_state):
 
 
 def with_count(opt_state, step):
-  """The same state with every count at `step`."""
-  count = jnp.asarray(step, jnp.int32)
+  """The same state with every count at `step`, each a buffer of its own.
+
+  (A buffer that two leaves share could not be donated to the next update.)
+  """
   return tuple(
-    s._replace(count=count) if 'count' in s._fields else s for s in opt_state
+    s._replace(count=jnp.array(step, jnp.int32)) if 'count' in s._fields else s
+    for s in opt_state
   )
