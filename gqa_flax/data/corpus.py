@@ -372,7 +372,11 @@ def table(described: dict) -> str:
     f'Corpus {described["subset"]}, key {described["key"]}',
     f'Python {described["python"]} and {len(names)} distributions:',
     textwrap.fill(
-      ', '.join(names), 78, initial_indent='  ', subsequent_indent='  '
+      ', '.join(names),
+      78,
+      initial_indent='  ',
+      subsequent_indent='  ',
+      break_on_hyphens=False,
     ),
     f'Read: {read["files"]:,} files ({read["unparsed"]} not parsed), '
     f'{read["docstrings"]:,} docstrings, {read["characters"]:,} characters, '

@@ -79,7 +79,9 @@ def train_mini_vocabulary(
 
   Unigram, with byte fallback, on a fixed sample of the documents (about 12
   million characters) and, three times, all German messages. One thread, so
-  that the same corpus gives the same file. Takes a minute or two.
+  that the same corpus gives the same file. Takes a minute or two. (The
+  shipped file is older than the corpus's builder version 2, which took 12
+  messages out of training: trained again, 12 of its 3,996 pieces differ.)
 
   Args:
     path: where to write the model; default the package's own.
