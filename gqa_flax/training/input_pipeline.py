@@ -44,6 +44,7 @@ def batches(
     int32. A last, smaller batch is dropped when `num_epochs` is None, else
     padded with empty rows of weight 0.
   """
+  check_task(task)
   dataset = seqio.get_dataset(
     task,
     task_feature_lengths=dict(sequence_length),
@@ -60,6 +61,15 @@ def batches(
     yield {name: _pad_rows(x, batch_size) for name, x in batch.items()}
   if not count:
     raise UserError(f'task {task!r} has no examples in split {split!r}.')
+
+
+def check_task(name: str) -> None:
+  """Raises UserError, with the registered names, if there is no such task."""
+  known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
+  if name not in known:
+    raise UserError(
+      f'No task or mixture {name!r}; registered: {", ".join(sorted(known))}.'
+    )
 
 
 def _pad_rows(x: np.ndarray, rows: int) -> np.ndarray:

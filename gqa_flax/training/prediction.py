@@ -15,6 +15,7 @@ import tqdm
 from gqa_flax.data import metrics
 from gqa_flax.model import decoding
 from gqa_flax.model import network
+from gqa_flax.training import input_pipeline
 
 _SHORTEST_BUCKET = 32
 
@@ -96,7 +97,8 @@ def evaluate_task(
 
 
 def tasks_of(name: str) -> list[str]:
-  """The tasks of a mixture, or the task itself."""
+  """The tasks of a mixture, or the task itself; UserError if unknown."""
+  input_pipeline.check_task(name)
   found = seqio.get_mixture_or_task(name)
   if isinstance(found, seqio.Mixture):
     return [task.name for task in found.tasks]
