@@ -1,4 +1,4 @@
-"""gqa-flax inspect: what a checkpoint holds."""
+"""gqa-flax inspect: what a checkpoint, or the corpus, holds."""
 
 import argparse
 
@@ -9,18 +9,23 @@ from gqa_flax.cli import terminal
 def add_parser(subparsers):
   parser = subparsers.add_parser(
     'inspect',
-    help='show what a checkpoint holds',
+    help='show what a checkpoint, or the corpus, holds',
     description='Prints the tensors of a checkpoint, its model, step and'
-    ' lineage. Reads no weights.',
+    ' lineage; reads no weights. For `corpus`, prints where the mini tasks'
+    ' have their text from, and how much; builds it on first use.',
   )
   parser.add_argument(
-    'path', metavar='PATH', help='checkpoint_N, or a folder of them (latest)'
+    'path',
+    metavar='PATH',
+    help='checkpoint_N, a folder of them (latest), or the word corpus',
   )
   arguments.add_json(parser)
   parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+  if args.path == 'corpus':
+    return _show_corpus(args)
   terminal.use_cpu_only()
   from gqa_flax.checkpoints import summary
 
@@ -39,6 +44,17 @@ def run(args: argparse.Namespace) -> int:
   print()
   for row in _table(record['tensors']):
     print(row)
+  return 0
+
+
+def _show_corpus(args) -> int:
+  from gqa_flax.data import corpus
+
+  described = corpus.statistics('full')
+  if args.json:
+    terminal.print_record(described)
+  else:
+    print(corpus.table(described))
   return 0
 
 
