@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import tqdm
 
+from gqa_flax.checkpoints import folders
 from gqa_flax.checkpoints import t5x_orbax
 from gqa_flax.errors import UserError
 from gqa_flax.model import network
@@ -249,6 +250,13 @@ def _start(model, config, output_dir, tx, mesh):
         )
     logging.info('going on from %s', path)
     return sidecar['first_step'], state_lib.restore(path, model, tx, mesh)
+  # A run that was stopped before its first checkpoint has left its log.
+  ours = (epath.Path(output_dir) / metric_log.FILE_NAME).exists()
+  if folders.is_foreign(output_dir) and not ours:
+    raise UserError(
+      f'{output_dir}: exists and is not the folder of a training run; give a '
+      'new or an empty folder.'
+    )
   if config.initial_checkpoint is None:
     return 0, state_lib.create(model, tx, mesh, config.seed)
   state = state_lib.restore(config.initial_checkpoint, model, tx, mesh)

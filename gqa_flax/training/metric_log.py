@@ -9,12 +9,14 @@ import pathlib
 import jax
 import tensorboardX
 
+FILE_NAME = 'metrics.jsonl'
+
 
 class MetricLog:
   """Appends scalars by step; a resumed run drops what came after its step."""
 
   def __init__(self, directory: str | os.PathLike, resume_step: int = 0):
-    self._path = pathlib.Path(directory) / 'metrics.jsonl'
+    self._path = pathlib.Path(directory) / FILE_NAME
     self._writer = None
     if jax.process_index():
       return  # The first process speaks for all.
@@ -48,7 +50,7 @@ class MetricLog:
 
 def read(directory: str | os.PathLike) -> list[dict]:
   """Records of metrics.jsonl; a last line that a stop cut short is dropped."""
-  path = pathlib.Path(directory) / 'metrics.jsonl'
+  path = pathlib.Path(directory) / FILE_NAME
   if not path.exists():
     return []
   records = []

@@ -110,6 +110,13 @@ def test_train_steps_not_beyond_the_checkpoint_are_refused(task, tmp_path):
     train(tmp_path / 'second', 3, initial_checkpoint=str(tmp_path / 'first'))
 
 
+def test_folder_of_something_else_is_refused_and_kept(task, tmp_path):
+  (tmp_path / 'thesis.tex').write_text('mine')
+  with pytest.raises(UserError, match='not the folder of a training run'):
+    train(tmp_path, 3)
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
 def test_other_seed_in_the_same_folder_is_refused(task, tmp_path):
   train(tmp_path, 3)
   with pytest.raises(UserError, match='written with seed 0, not 1'):
