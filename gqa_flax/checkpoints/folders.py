@@ -4,10 +4,13 @@ A folder holds checkpoint_N for steps N. What an interrupted save leaves has
 other names (below), is never listed, and goes with the next save.
 """
 
+from collections.abc import Callable, Sequence
 import json
+import pathlib
 import re
+import threading
 import time
-from typing import Any, Sequence
+from typing import Any
 
 from etils import epath
 import jax
@@ -153,20 +156,52 @@ def withdraw(directory: epath.Path, created: bool):
   """After a failed save: leaves the folder as it was before `prepare`.
 
   tensorstore's writers outlive the error of one of them and make their folders
-  anew, so it is cleaned until nothing comes back (10 seconds at most).
+  anew, so it is cleaned until all threads rest and nothing comes back (10
+  seconds at most).
   """
   if jax.process_count() > 1:
     return  # The other processes may still be writing; the next save cleans.
-  deadline = time.monotonic() + 10
-  still = 0
-  while still < 5 and time.monotonic() < deadline:
+
+  def stirred() -> bool:
     try:
-      still = 0 if _clean(directory) else still + 1
+      return _clean(directory)
     except OSError:  # A file appeared in a folder just emptied.
-      still = 0
-    time.sleep(0.02)
+      return True
+
+  let_threads_rest(10.0, stirred)
   if created and not any(directory.iterdir()):
     directory.rmdir()
+
+
+def let_threads_rest(
+  seconds: float, stirred: Callable[[], bool] = lambda: False
+):
+  """Waits until no other thread runs, and `stirred` is False, five times over.
+
+  Gives up after `seconds`: a program may have threads that never rest.
+  """
+  deadline = time.monotonic() + seconds
+  calm = 0
+  while calm < 5 and time.monotonic() < deadline:
+    calm = 0 if stirred() or _other_threads_run() else calm + 1
+    time.sleep(0.02)
+
+
+def _other_threads_run() -> bool:
+  """Whether a thread of this process runs, or waits for a CPU or a disk.
+
+  False where the system has no /proc.
+  """
+  for task in pathlib.Path('/proc/self/task').glob('*'):
+    if int(task.name) == threading.get_native_id():
+      continue
+    try:
+      state = (task / 'stat').read_text().rpartition(')')[2].split()[0]
+    except OSError:
+      continue  # It has ended.
+    if state in 'RD':
+      return True
+  return False
 
 
 def _clean(directory: epath.Path) -> bool:

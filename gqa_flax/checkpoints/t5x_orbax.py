@@ -20,7 +20,6 @@ import contextlib
 import json
 import logging
 import sys
-import time
 from typing import Any
 
 from etils import epath
@@ -291,7 +290,7 @@ def _quiet():
   try:
     yield
   except BaseException:
-    time.sleep(0.1)  # Those threads take a moment to notice.
+    folders.let_threads_rest(1.0)
     raise
   finally:
     logger.setLevel(level)
