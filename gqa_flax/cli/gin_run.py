@@ -6,6 +6,8 @@ user gives, as T5X does; the command's flags are short for macros.
 
 import argparse
 from collections.abc import Callable, Mapping
+import os
+import sys
 from typing import Any
 
 
@@ -31,7 +33,18 @@ def bound(
 
 
 def quiet_tensorflow() -> None:
-  """TensorFlow reads data here; what it says of GPUs does not matter."""
-  import os
+  """Imports what reads data here, without what it says of GPUs.
 
+  TensorFlow writes that to the file descriptor itself, whatever its log level.
+  An import that fails raises as ever.
+  """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  sys.stderr.flush()
+  saved = os.dup(2)
+  try:
+    with open(os.devnull, 'wb') as nowhere:
+      os.dup2(nowhere.fileno(), 2)
+    import seqio  # noqa: F401  (imports tensorflow and tensorflow_text)
+  finally:
+    os.dup2(saved, 2)
+    os.close(saved)

@@ -48,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show_corpus(args) -> int:
+  from gqa_flax.cli import gin_run
+
+  gin_run.quiet_tensorflow()
   from gqa_flax.data import corpus
 
   described = corpus.statistics('full')
