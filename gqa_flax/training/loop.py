@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 import time
+from typing import Any
 
 from absl import logging
 from etils import epath
@@ -19,6 +20,7 @@ import numpy as np
 import tqdm
 
 from gqa_flax.checkpoints import folders
+from gqa_flax.checkpoints import manifest
 from gqa_flax.checkpoints import t5x_orbax
 from gqa_flax.errors import UserError
 from gqa_flax.model import network
@@ -42,7 +44,6 @@ class TrainConfig:
     schedule: learning rate by step.
     batch_size: rows in a batch.
     initial_checkpoint: where to start; None for fresh parameters.
-    step_offset: see `optimizer.adafactor`.
     z_loss: coefficient of log(Z)^2.
     loss_normalizing_factor: divisor of the summed loss; None for the batch's
       count of tokens.
@@ -63,7 +64,6 @@ class TrainConfig:
   schedule: optimizer.Schedule
   batch_size: int = 128
   initial_checkpoint: str | None = None
-  step_offset: int = 0
   z_loss: float = 1e-4
   loss_normalizing_factor: float | None = None
   seed: int = 0
@@ -101,20 +101,20 @@ def train(
       f'batch_size ({config.batch_size}) must be a multiple of the '
       f'data-parallel devices ({data}).'
     )
-  tx = optimizer.adafactor(config.schedule, config.step_offset)
   with sharding.on_mesh(mesh, model.config.num_kv_heads):
-    run = _Run(model, config, output_dir, tx, mesh)
-    return run.to_the_end()
+    return _Run(model, config, output_dir, mesh).to_the_end()
 
 
 class _Run:
   """A run under way: its state, its first step, its log."""
 
-  def __init__(self, model, config, output_dir, tx, mesh):
+  def __init__(self, model, config, output_dir, mesh):
     self.model = model
     self.config = config
     self.directory = epath.Path(output_dir)
     self.mesh = mesh
+    self.origin = _origin(config, output_dir)
+    tx = optimizer.adafactor(config.schedule, self.origin['step_offset'])
     self.first_step, self.state = _start(model, config, output_dir, tx, mesh)
     self.step = int(self.state.step)
     self.log = metric_log.MetricLog(output_dir, resume_step=self.step)
@@ -221,7 +221,8 @@ class _Run:
         'seed': self.config.seed,
         'task': self.config.task,
         'batch_size': self.config.batch_size,
-      },
+      }
+      | self.origin,
     )
     if self.config.keep_checkpoints is not None:
       t5x_orbax.prune(
@@ -229,6 +230,26 @@ class _Run:
         self.config.keep_checkpoints,
         protect=self.config.keep_steps,
       )
+
+
+def _origin(config: TrainConfig, output_dir: str) -> dict[str, Any]:
+  """What a run inherits from the checkpoint it goes on from.
+
+  Returns:
+    lineage: the conversions behind it. step_offset: from where the decay of
+    second moments counts (the conversion's manifest says, where it reset the
+    optimizer's slots; 0 otherwise).
+  """
+  path = config.initial_checkpoint
+  if t5x_orbax.steps(output_dir):
+    path = t5x_orbax.latest(output_dir)
+  if path is None:
+    return {'lineage': [], 'step_offset': 0}
+  path = t5x_orbax.resolve(path)
+  return {
+    'lineage': manifest.lineage(path),
+    'step_offset': manifest.step_offset(path),
+  }
 
 
 def _start(model, config, output_dir, tx, mesh):

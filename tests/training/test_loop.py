@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from gqa_flax.checkpoints import convert
+from gqa_flax.checkpoints import job
 from gqa_flax.checkpoints import t5x_orbax
 from gqa_flax.errors import UserError
 from gqa_flax.training import loop
@@ -108,6 +110,18 @@ def test_train_steps_not_beyond_the_checkpoint_are_refused(task, tmp_path):
   train(tmp_path / 'first', 3)
   with pytest.raises(UserError, match=r'train_steps \(3\) must be greater'):
     train(tmp_path / 'second', 3, initial_checkpoint=str(tmp_path / 'first'))
+
+
+def test_slots_reset_by_a_conversion_count_from_its_step(task, tmp_path):
+  train(tmp_path / 'mha', 3, model=conftest.tiny_model(num_kv_heads=4))
+  settings = job.Settings(num_kv_heads=2, method='mean', optimizer='reset')
+  convert.convert(job.prepare(tmp_path / 'mha', settings), tmp_path / 'gqa')
+  for steps in (6, 9):  # started, and resumed
+    train(tmp_path / 'on', steps, initial_checkpoint=str(tmp_path / 'gqa'))
+    sidecar = t5x_orbax.read_sidecar(tmp_path / 'on' / f'checkpoint_{steps}')
+    assert sidecar['step_offset'] == 3
+    (made,) = sidecar['lineage']
+    assert made['conversion']['num_kv_heads'] == 2
 
 
 def test_folder_of_something_else_is_refused_and_kept(task, tmp_path):
