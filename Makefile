@@ -21,10 +21,10 @@ $(INSTALLED): setup.py constraints.txt
 	touch $@
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n auto -m slow
 
 # Against live transformers: installs torch.
 test-oracles: $(ORACLES)

@@ -61,6 +61,7 @@ CORPUS = [*DOCS, *MESSAGES, 'polib>=1.2,<2']  # polib reads the catalogues
 
 TEST = [
     'pytest>=9,<10',
+    'pytest-xdist>=3.6,<4',  # the suite on every core
     'ruff>=0.15,<1',
 ]
 
