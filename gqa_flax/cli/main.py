@@ -23,6 +23,8 @@ COMMANDS = (
   'finetune',
   'evaluate',
   'generate',
+  'reproduce',
+  'benchmark',
 )
 
 _USERS_TO_MEND = (

@@ -1,0 +1,1 @@
+"""Measurements: time of encoding and decoding, and what they ran on."""
