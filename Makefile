@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PRESET ?= default
-OUTPUT ?= runs/reproduce
+OUTPUT ?= runs/reproduce/$(PRESET)
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 ORACLES = $(VENV)/.oracles
