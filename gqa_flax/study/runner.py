@@ -104,7 +104,8 @@ def _corpus_hash(subset: str, build: bool) -> tuple[str, float]:
 def claimed(output: pathlib.Path, preset: experiments.Preset):
   """Makes the folder ours for the time of the run.
 
-  Raises UserError: it holds other things, or another run is at work in it.
+  Raises UserError: it holds other things or a run of another preset, or a run
+  is at work in it.
   """
   marker = output / _MARKER
   if output.exists() and not output.is_dir():
@@ -113,6 +114,11 @@ def claimed(output: pathlib.Path, preset: experiments.Preset):
     raise UserError(
       f'{output}: exists and is not the output of gqa-flax reproduce; give a '
       'new or an empty folder.'
+    )
+  other = (record_lib.read_json(marker) or {}).get('preset', preset.name)
+  if other != preset.name:
+    raise UserError(
+      f'{output}: holds a run of preset {other!r}; give another folder.'
     )
   record_lib.write_json(marker, {'preset': preset.name})
   with (output / '.lock').open('w') as lock:

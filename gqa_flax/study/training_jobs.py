@@ -22,6 +22,7 @@ from gqa_flax.training import optimizer
 
 # Of fine-tuning's own teacher-forced loss, which decides nothing.
 _FINETUNE_EVAL_BATCHES = 4
+_FINETUNE_LOG_PERIOD = 10
 
 
 def convert(job: Job) -> Done:
@@ -143,6 +144,7 @@ def finetune(job: Job) -> Done:
     loss_normalizing_factor=tuning.loss_normalizing_factor,
     seed=params['seed'],
     pack=tuning.pack,
+    log_period=_FINETUNE_LOG_PERIOD,
     eval_batches=_FINETUNE_EVAL_BATCHES,
     checkpoint_period=tuning.checkpoint_period,
     keep_checkpoints=None,

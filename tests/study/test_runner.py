@@ -1,186 +1,139 @@
-"""The study end to end: resumed where it was stopped, never run twice."""
+"""Stages are run once, in order, and again where what they rest on changed.
 
+The stages' functions are fakes here; `test_end_to_end` runs the real ones.
+"""
+
+import dataclasses
 import json
-import pathlib
-import shutil
-import subprocess
 import sys
+import types
 
 import pytest
 
-from gqa_flax.data import corpus
 from gqa_flax.errors import UserError
+from gqa_flax.study import experiments
 from gqa_flax.study import plan
 from gqa_flax.study import record
 from gqa_flax.study import runner
-from tests.study import tiny
+from gqa_flax.study.job import Done
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-# What may differ between two runs of the same: times.
-_TIMES = {'seconds_per_step'}
-
-
-class Stopped(BaseException):
-  """Stands for a kill within this process."""
+FACTS = plan.Facts('c', 'hash', 1000, 8, 7_700_000, 'corpus')
+STAGES = plan.make(experiments.QUICK, FACTS)
 
 
-def _found(run):
-  """Stage -> result, times left out."""
+@pytest.fixture
+def ran(monkeypatch):
+  """Names of the stages that were run; each leaves a file."""
+  names = []
 
-  def clean(x):
-    if isinstance(x, dict):
-      return {k: clean(v) for k, v in x.items() if k not in _TIMES}
-    return [clean(v) for v in x] if isinstance(x, list) else x
+  def run_stage(job):
+    names.append(job.stage.name)
+    assert set(job.needs) == set(job.stage.needs)
+    parts = job.partial('half', lambda: names.append('half') or 1)
+    assert parts == 1
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / 'left').write_text('x')
+    return Done({'n': len(names)}, 'done', (f'{job.stage.folder}/left',))
 
-  return {
-    r['stage']: clean(r['result']) for r in run.records if r['kind'] != 'time'
-  }
-
-
-def test_study_has_a_record_for_each_stage(tiny_run):
-  output, run = tiny_run
-  content_hash = corpus.statistics('small')['content_hash']
-  names = [r['stage'] for r in run.records]
-  assert names == [
-    'corpus',
-    'lead',
-    'convert-mha',
-    'convert-mean-g1',
-    'time',
-    'uptrain-mha',
-    'uptrain-mean-g1',
-    'finetune-mha-a0.5-s0',
-    'select-mha-a0.5-s0',
-    'evaluate-mha-a0.5-s0',
-    'finetune-mean-g1-a0.5-s0',
-    'select-mean-g1-a0.5-s0',
-    'evaluate-mean-g1-a0.5-s0',
-    'compare',
-  ]
-  for name in names:
-    found = json.loads((output / 'records' / f'{name}.json').read_text())
-    assert found['attempts'] == 1
-    assert found['inputs']['corpus'] == content_hash
-    assert found['device']['cores'] >= 1
-    assert found['peak_memory_bytes'] > 0
-  assert record.read_bundle(output / 'run.json') == run
+  module = types.ModuleType('gqa_flax.study.fake_jobs')
+  for kind in runner._JOBS:
+    setattr(module, kind, run_stage)
+  monkeypatch.setitem(sys.modules, module.__name__, module)
+  jobs = dict.fromkeys(runner._JOBS, 'fake_jobs')
+  monkeypatch.setattr(runner, '_JOBS', jobs)
+  return names
 
 
-def test_study_finds_what_it_was_asked_for(tiny_run):
-  _, run = tiny_run
-  for method, g in ((None, 2), ('mean', 1)):
-    assert [row['step'] for row in run.curve(method, g)] == [8, 12]
-    assert run.system(method, g)['metrics']['average']['n'] == 18
-    assert run.times()[g]['ms_per_sample']['n'] == 2
-  selected = next(run.of_kind('select'))['result']
-  # Multiples of checkpoint_period, counted as the checkpoint counts.
-  assert [c['step'] for c in selected['candidates']] == [14, 16]
-  assert run.difference('mean-g1-a0.5', 'mha-a0.5')['bleu']['n'] == 6
-  assert run.difference('mha-a0.5', 'lead')['rouge1']['n'] == 6
-
-
-def test_finished_stages_are_not_run_again(tiny_run, tiny_checkpoint):
-  output, run = tiny_run
+def _run(output, preset=experiments.QUICK, facts=FACTS):
   lines = []
-  assert tiny.study(output, tiny_checkpoint, lines.append) == run
-  assert len(lines) == len(run.records)
+  with runner.claimed(output, preset):
+    found = runner.run(preset, facts, output, lines.append)
+  return found, lines
+
+
+def test_every_stage_leaves_a_record(ran, tmp_path):
+  found, lines = _run(tmp_path / 'out')
+  assert [name for name in ran if name != 'half'] == [s.name for s in STAGES]
+  assert len(lines) == 2 * len(STAGES)
+  for stage in STAGES:
+    path = tmp_path / 'out' / 'records' / f'{stage.name}.json'
+    saved = json.loads(path.read_text())
+    assert saved['key'] == stage.key
+    assert saved['attempts'] == 1
+    assert saved['inputs']['params'] == dict(stage.params)
+    assert saved['device']['cores'] >= 1
+    assert saved['peak_memory_bytes'] > 0
+  assert record.read_bundle(tmp_path / 'out' / 'run.json') == found
+
+
+def test_finished_stages_are_not_run_again(ran, tmp_path):
+  first, _ = _run(tmp_path / 'out')
+  ran.clear()
+  second, lines = _run(tmp_path / 'out')
+  assert not ran
+  assert second == first
   assert all('done before' in line for line in lines)
 
 
-def test_a_removed_record_runs_again_with_what_it_left(
-  tiny_run, tiny_checkpoint, tmp_path
-):
-  output, run = tiny_run
-  copy = tmp_path / 'out'
-  shutil.copytree(output, copy)
-  (copy / 'records' / 'compare.json').unlink()
-  lines = []
-  again = tiny.study(copy, tiny_checkpoint, lines.append)
-  assert sum('done before' in line for line in lines) == len(run.records) - 1
-  assert _found(again) == _found(run)
+def test_parts_of_an_unfinished_stage_are_not_computed_again(ran, tmp_path):
+  _run(tmp_path / 'out')
+  (tmp_path / 'out' / 'records' / 'compare.json').unlink()
+  ran.clear()
+  found, _ = _run(tmp_path / 'out')
+  assert ran == ['compare']
+  assert found.records[-1]['attempts'] == 2
 
 
-def test_stages_whose_files_are_gone_run_again_if_needed(tiny_run, tmp_path):
-  output, run = tiny_run
-  copy = tmp_path / 'out'
-  shutil.copytree(output / 'records', copy / 'records')
-  stages = plan.make(tiny.PRESET, _facts(run))
-  assert not any(runner.pending(copy, stages).values())
-  (copy / 'records' / 'evaluate-mha-a0.5-s0.json').unlink()
-  pending = {k for k, v in runner.pending(copy, stages).items() if v}
+def test_another_corpus_runs_everything_and_removes_what_was(ran, tmp_path):
+  _run(tmp_path / 'out')
+  ran.clear()
+  _run(tmp_path / 'out', facts=dataclasses.replace(FACTS, corpus_hash='other'))
+  assert len(set(ran)) == len(STAGES) + 1
+  for stage in (tmp_path / 'out' / 'work').iterdir():
+    assert len(list(stage.iterdir())) == 1
+
+
+def test_stages_whose_files_are_gone_run_again_where_needed(ran, tmp_path):
+  output = tmp_path / 'out'
+  _run(output)
+  (output / 'work').rename(tmp_path / 'elsewhere')
+  assert not any(runner.pending(output, STAGES).values())
+  name = next(s.name for s in STAGES if s.kind == 'evaluate')
+  (output / 'records' / f'{name}.json').unlink()
+  pending = {k for k, v in runner.pending(output, STAGES).items() if v}
+  variant = name.removeprefix('evaluate-')
   assert pending == {
-    'evaluate-mha-a0.5-s0',
-    'finetune-mha-a0.5-s0',
+    name,
+    f'select-{variant}',
+    f'finetune-{variant}',
     'uptrain-mha',
     'convert-mha',
+    'corpus',
   }
-
-
-def _facts(run):
-  inputs = run.first['inputs']
-  return plan.Facts(
-    checkpoint='c',
-    checkpoint_hash=inputs['checkpoint'],
-    step=inputs['step'],
-    num_heads=inputs['num_heads'],
-    parameters=inputs['parameters'],
-    corpus_hash=inputs['corpus'],
-  )
-
-
-def test_killed_anywhere_it_goes_on_to_the_same_records(
-  tiny_run, tiny_checkpoint, tmp_path
-):
-  _, run = tiny_run
-  output = tmp_path / 'out'
-  # kill -9 after the first checkpoint of the first uptraining.
-  killed = subprocess.run(
-    [sys.executable, '-m', 'tests.study.tiny']
-    + [str(output), tiny_checkpoint, 'saved:3'],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
-  assert killed.returncode == -9, killed.stderr[-2000:]
-
-  def stop():
-    raise Stopped
-
-  # Before a checkpoint, in the next evaluation, before a record; then within
-  # fine-tuning, and within select.
-  for where in ('save:1', 'log:2', 'record:2', 'saved:2', 'record:3'):
-    with pytest.MonkeyPatch.context() as patch:
-      tiny.stop_at(where, stop, patch.setattr)
-      with pytest.raises(Stopped):
-        tiny.study(output, tiny_checkpoint)
-  lines = []
-  resumed = tiny.study(output, tiny_checkpoint, lines.append)
-  assert any('done before' in line for line in lines)
-  assert _found(resumed) == _found(run)
-  assert max(r['attempts'] for r in resumed.records) > 2
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
   (tmp_path / 'thesis.tex').write_text('x')
   with pytest.raises(UserError, match='not the output of gqa-flax reproduce'):
-    with runner.claimed(tmp_path, tiny.PRESET):
+    with runner.claimed(tmp_path, experiments.QUICK):
       pass
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
 
 
+def test_a_folder_of_another_preset_is_left_alone(ran, tmp_path):
+  _run(tmp_path / 'out')
+  with pytest.raises(UserError, match="holds a run of preset 'quick'"):
+    with runner.claimed(tmp_path / 'out', experiments.FULL):
+      pass
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path):
-  with runner.claimed(tmp_path / 'out', tiny.PRESET):
+  with runner.claimed(tmp_path / 'out', experiments.QUICK):
     with pytest.raises(UserError, match='another run is at work'):
-      with runner.claimed(tmp_path / 'out', tiny.PRESET):
+      with runner.claimed(tmp_path / 'out', experiments.QUICK):
         pass
-  with runner.claimed(tmp_path / 'out', tiny.PRESET):
+  with runner.claimed(tmp_path / 'out', experiments.QUICK):
     pass
-
-
-def test_a_grouped_checkpoint_is_refused(tiny_cache, tmp_path):
-  checkpoint = tiny.make_checkpoint(tmp_path, num_kv_heads=1)
-  with pytest.raises(UserError, match='1 K/V heads of 2'):
-    runner.read_facts(tiny.PRESET, checkpoint)
 
 
 def test_a_broken_record_is_named(tmp_path):
