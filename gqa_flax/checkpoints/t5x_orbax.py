@@ -17,9 +17,11 @@ the reverse (t5x/checkpoints.py, OrbaxCheckpointManagerInterface).
 
 from collections.abc import Iterable, Mapping, Sequence
 import contextlib
+import gc
 import json
 import logging
 import sys
+import traceback
 from typing import Any
 
 from etils import epath
@@ -276,25 +278,37 @@ def _quiet():
   """Keeps the storage libraries from printing errors that they also raise.
 
   Orbax logs an error's traceback; tensorstore's other writers then complain,
-  in threads of their own, that Orbax's event loop is gone.
+  in threads of their own, that Orbax's event loop is gone; and asyncio reports
+  the errors of further reads, which nobody awaits, when their tasks are freed.
   """
-  logger = logging.getLogger('absl')
-  level, hook = logger.level, sys.unraisablehook
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  levels, hook = [logger.level for logger in loggers], sys.unraisablehook
 
   def without_closed_loops(unraisable):
     if str(unraisable.exc_value) != 'Event loop is closed':
       hook(unraisable)
 
-  logger.setLevel(logging.CRITICAL)
+  for logger in loggers:
+    logger.setLevel(logging.CRITICAL)
   sys.unraisablehook = without_closed_loops
   try:
     yield
-  except BaseException:
+  except BaseException as error:
     folders.let_threads_rest(1.0)
+    _free_tasks(error)
     raise
   finally:
-    logger.setLevel(level)
+    for logger, level in zip(loggers, levels):
+      logger.setLevel(level)
     sys.unraisablehook = hook
+
+
+def _free_tasks(error: BaseException | None):
+  """Frees the tasks that the frames of an error hold, by clearing them."""
+  while error is not None:
+    traceback.clear_frames(error.__traceback__)
+    error = error.__cause__ or error.__context__
+  gc.collect()
 
 
 @contextlib.contextmanager

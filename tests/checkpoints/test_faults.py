@@ -4,6 +4,8 @@ The victims kill themselves before the n-th file operation in the destination
 (Python's audit events), or a moment later, while tensorstore writes.
 """
 
+import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -134,3 +136,20 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, source, existing):
     assert restored['target']['token_embedder']['embedding'].shape == (40, 16)
   else:
     assert not destination.exists()
+
+
+def test_errors_of_reads_that_nobody_awaits_are_not_reported(caplog):
+  async def fail():
+    raise ValueError('torn')
+
+  async def read():
+    reads = [asyncio.ensure_future(fail()) for _ in range(3)]
+    await reads[0]
+
+  try:
+    with t5x_orbax._quiet():
+      asyncio.run(read())
+  except ValueError as error:
+    assert str(error) == 'torn'
+  gc.collect()
+  assert not caplog.records
