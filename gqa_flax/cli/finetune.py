@@ -86,9 +86,7 @@ def run(args: argparse.Namespace) -> int:
   from gqa_flax.training import loop
 
   if args.train is not None and args.dev is None:
-    raise UserError(
-      '--train needs --dev, examples to choose the checkpoint by.'
-    )
+    raise UserError('--train needs --dev: examples that training does not see.')
   steps = None
   if args.checkpoint is not None:
     path = t5x_orbax.resolve(args.checkpoint)

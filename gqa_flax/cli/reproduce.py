@@ -20,9 +20,10 @@ def add_parser(subparsers):
   )
   parser.add_argument(
     '--preset',
-    choices=('quick', 'default', 'full'),
+    choices=('quick', 'default', 'full', 'conversion'),
     default='default',
-    help='quick: minutes, a small part of the corpus; full: everything, hours',
+    help='quick: minutes, a small part of the corpus; full: everything, hours;'
+    ' conversion: held-out losses right after conversion, by method and G',
   )
   parser.add_argument(
     '--output',

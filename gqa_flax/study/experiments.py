@@ -153,13 +153,15 @@ class Preset:
   """A whole study.
 
   Attributes:
-    name: 'quick', 'default', 'full'.
+    name: a key of PRESETS.
     subset: part of the corpus, 'full' or 'small'.
     groups: numbers of K/V heads besides multi-head, which is the control and
       always there.
     methods: of conversion.
-    uptraining, finetuning, evaluation: see there.
-    shapes: what is timed; the first is Table 1's T_infer.
+    uptraining: see there.
+    finetuning: see there; None leaves fine-tuning and scores out.
+    evaluation: see there.
+    shapes: what is timed, the first being Table 1's T_infer; may be empty.
     rounds: of timing.
   """
 
@@ -168,10 +170,10 @@ class Preset:
   groups: tuple[int, ...]
   methods: tuple[str, ...]
   uptraining: Uptraining
-  finetuning: Finetuning
-  evaluation: Evaluation
-  shapes: tuple[timing.Shape, ...]
-  rounds: int
+  finetuning: Finetuning | None = None
+  evaluation: Evaluation = Evaluation()
+  shapes: tuple[timing.Shape, ...] = ()
+  rounds: int = 5
 
   def __post_init__(self):
     unknown = set(self.methods) - set(METHODS)
@@ -179,7 +181,8 @@ class Preset:
       raise UserError(
         f'methods ({self.methods}) must be some of {", ".join(METHODS)}.'
       )
-    extra = set(self.finetuning.alphas or ()) - set(self.uptraining.alphas)
+    wanted = (self.finetuning and self.finetuning.alphas) or ()
+    extra = set(wanted) - set(self.uptraining.alphas)
     if extra:
       raise UserError(
         f"fine-tuning's alphas {sorted(extra)} must be among uptraining's "
@@ -239,6 +242,8 @@ def variants(preset: Preset, num_heads: int) -> list[Variant]:
 
 def systems(preset: Preset, num_heads: int) -> list[System]:
   """What is fine-tuned, in the order of the tables."""
+  if preset.finetuning is None:
+    return []
   last = preset.uptraining.alphas[-1]
   alphas = preset.finetuning.alphas or (last,)
   first_method = preset.methods[0]
@@ -289,7 +294,18 @@ FULL = Preset(
   rounds=20,
 )
 
-PRESETS: Mapping[str, Preset] = {p.name: p for p in (QUICK, DEFAULT, FULL)}
+# What a conversion costs before any uptraining: held-out losses alone.
+CONVERSION = Preset(
+  name='conversion',
+  subset='full',
+  groups=(4, 2, 1),
+  methods=METHODS,
+  uptraining=Uptraining(alphas=(0.0,)),
+)
+
+PRESETS: Mapping[str, Preset] = {
+  p.name: p for p in (QUICK, DEFAULT, FULL, CONVERSION)
+}
 
 
 def find_preset(name: str) -> Preset:

@@ -83,13 +83,16 @@ def make(preset: experiments.Preset, facts: Facts) -> list[Stage]:
   builder.add_data()
   for variant in experiments.variants(preset, facts.num_heads):
     builder.add_conversion(variant)
-  builder.add_timing()
+  if preset.shapes:
+    builder.add_timing()
   for variant in experiments.variants(preset, facts.num_heads):
     builder.add_uptraining(variant)
-  for system in experiments.systems(preset, facts.num_heads):
-    for seed in preset.finetuning.seeds:
-      builder.add_finetuning(system, seed)
-  builder.add_comparison()
+  if preset.finetuning is not None:
+    builder.add_lead()
+    for system in experiments.systems(preset, facts.num_heads):
+      for seed in preset.finetuning.seeds:
+        builder.add_finetuning(system, seed)
+    builder.add_comparison()
   return list(builder.stages.values())
 
 
@@ -147,6 +150,9 @@ class _Builder:
       {'subset': preset.subset},
       estimate=costs.CORPUS[preset.subset],
     )
+
+  def add_lead(self):
+    preset = self.preset
     self.add(
       'lead',
       'lead',

@@ -378,7 +378,7 @@ def stages(run: record_lib.Run) -> Table:
 
 def summary(run: record_lib.Run, others: Sequence[record_lib.Run]) -> str:
   """What a run prints at its end."""
-  parts = [table_1(run), differences(run)]
+  parts = [table_1(run), differences(run), losses(run)]
   for other in others:
     own = table_1(other)
     parts.append(

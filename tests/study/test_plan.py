@@ -25,7 +25,12 @@ def test_preset_names_only_earlier_stages(name):
     assert stage.name not in seen
     assert stage.estimate > 0
     seen.add(stage.name)
-  assert 'compare' in seen
+  assert ('compare' in seen) == (name != 'conversion')
+
+
+def test_conversion_only_converts_and_takes_losses():
+  kinds = {stage.kind for stage in _stages(experiments.CONVERSION).values()}
+  assert kinds == {'corpus', 'convert', 'uptrain'}
 
 
 def test_quick_is_the_small_corpus_with_one_and_all_heads():
