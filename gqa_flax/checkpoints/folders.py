@@ -16,6 +16,7 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
+from gqa_flax import paths
 from gqa_flax.errors import UserError
 
 STATE_ITEM = 'state'
@@ -54,8 +55,11 @@ def latest(directory: epath.PathLike) -> epath.Path:
 def resolve(path: epath.PathLike) -> epath.Path:
   """A checkpoint_N folder as it is; of its parent, the latest one in it.
 
+  'mini' is the shipped checkpoint, unless there is a path of that name.
   Raises UserError if there is nothing, or no checkpoint.
   """
+  if str(path) == 'mini' and not epath.Path(path).exists():
+    path = paths.mini_checkpoint_dir()
   path = absolute(path)
   if not path.exists():
     raise UserError(f'{path}: no such checkpoint.')

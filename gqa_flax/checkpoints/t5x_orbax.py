@@ -217,6 +217,11 @@ def read_metadata(path: epath.PathLike) -> dict[str, jax.ShapeDtypeStruct]:
   return Reader(path).metadata
 
 
+def read_step(path: epath.PathLike) -> int:
+  """The step a checkpoint was written at, whatever its folder is named."""
+  return int(Reader(path).read(['state/step'])['state/step'])
+
+
 def read_sidecar(path: epath.PathLike) -> dict[str, Any] | None:
   """What `save` was given as sidecar; None if there is none."""
   return read_json(path, SIDECAR_NAME)

@@ -5,8 +5,7 @@ import argparse
 from gqa_flax.cli import arguments
 from gqa_flax.cli import gin_run
 from gqa_flax.cli import train as train_command
-
-LOCAL_TASK = 'local_finetune'
+from gqa_flax.errors import UserError
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,19 +33,25 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
 def register_files(args: argparse.Namespace, train: str | None) -> str | None:
   """Registers --train and --dev as a task; returns the task's name."""
   if train is None and args.dev is None:
+    if args.vocabulary is not None:
+      raise UserError(
+        '--vocabulary goes with files of your own: a registered task has one.'
+      )
     return args.task
   from gqa_flax import paths
   from gqa_flax.data import local
   from gqa_flax.data import vocabularies
 
+  kind = args.task or 'text'
+  name = local.task_name(kind, train, args.dev)
   local.register_local_task(
-    LOCAL_TASK,
-    args.task or 'text',
+    name,
+    kind,
     train,
     args.dev,
     vocabularies.load(args.vocabulary or paths.mini_vocabulary_path()),
   )
-  return LOCAL_TASK
+  return name
 
 
 def lengths(args: argparse.Namespace) -> dict[str, int | None]:
@@ -69,10 +74,16 @@ def add_parser(subparsers):
   parser.add_argument('--train', metavar='FILE', help='JSONL, plain or .gz')
   add_data_flags(parser)
   parser.add_argument(
-    '--steps', type=int, metavar='N', help='updates to make (default: 1000)'
+    '--steps',
+    type=int,
+    default=1000,
+    metavar='N',
+    help='updates to make (default: 1000)',
   )
   parser.add_argument('--batch_size', type=int, metavar='B', help='BATCH_SIZE')
-  parser.add_argument('--output', metavar='DIR', help='MODEL_DIR')
+  parser.add_argument(
+    '--output', metavar='DIR', help='MODEL_DIR (default: runs/finetuned)'
+  )
   arguments.add_gin(parser)
   arguments.add_json(parser)
   parser.set_defaults(run=run)
@@ -82,15 +93,15 @@ def run(args: argparse.Namespace) -> int:
   gin_run.quiet_tensorflow()
   from gqa_flax.checkpoints import t5x_orbax
   from gqa_flax.data import tasks  # noqa: F401  (registers the tasks)
-  from gqa_flax.errors import UserError
   from gqa_flax.training import loop
 
-  if args.train is not None and args.dev is None:
-    raise UserError('--train needs --dev: examples that training does not see.')
+  if (args.train is None) != (args.dev is None):
+    raise UserError(
+      '--train and --dev go together: dev examples are not trained on.'
+    )
   steps = None
   if args.checkpoint is not None:
-    path = t5x_orbax.resolve(args.checkpoint)
-    steps = int(path.name.removeprefix('checkpoint_')) + (args.steps or 1000)
+    steps = t5x_orbax.read_step(args.checkpoint) + args.steps
   macros = {
     'INITIAL_CHECKPOINT_PATH': args.checkpoint,
     'MIXTURE_OR_TASK_NAME': register_files(args, args.train),

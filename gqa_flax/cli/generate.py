@@ -7,6 +7,7 @@ import sys
 from gqa_flax.cli import arguments
 from gqa_flax.cli import evaluate
 from gqa_flax.cli import gin_run
+from gqa_flax.errors import UserError
 
 
 def add_parser(subparsers):
@@ -25,7 +26,12 @@ def add_parser(subparsers):
   parser.add_argument('--prefix', default='', help='put before every input')
   parser.add_argument('--max_input_length', type=int, metavar='S')
   parser.add_argument('--max_length', type=int, metavar='T')
-  parser.add_argument('--batch_size', type=int, metavar='B')
+  parser.add_argument(
+    '--batch_size',
+    type=int,
+    metavar='B',
+    help='inputs decoded together (default: 8; 1 where they are typed in)',
+  )
   parser.add_argument('--seed', type=int, default=0)
   evaluate.add_decoding_flags(parser)
   arguments.add_gin(parser)
@@ -34,11 +40,12 @@ def add_parser(subparsers):
 
 def run(args: argparse.Namespace) -> int:
   gin_run.quiet_tensorflow()
-  from gqa_flax.errors import UserError
   from gqa_flax.training import runs
 
   if args.text and args.file:
     raise UserError('Give text as arguments or --file, not both.')
+  if not (args.text or args.file) and sys.stdin.isatty():
+    args.batch_size = args.batch_size or 1  # An answer to every line.
   macros = {
     'CHECKPOINT_PATH': args.checkpoint,
     'VOCABULARY_PATH': args.vocabulary,
@@ -57,18 +64,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inputs(args: argparse.Namespace) -> Iterator[str]:
-  """Lines that are not blank, read as they are needed."""
+  """Lines, read as they are needed."""
   if args.text:
     yield from args.text
     return
-  from gqa_flax.errors import UserError
-
   try:
     stream = open(args.file, encoding='utf-8') if args.file else sys.stdin
     with stream:
       for line in stream:
-        if line.strip():
-          yield line.strip()
+        yield line.strip()
   except FileNotFoundError:
     raise UserError(f'No such file: {args.file}.') from None
   except UnicodeDecodeError as error:

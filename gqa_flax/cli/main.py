@@ -34,6 +34,9 @@ _USERS_TO_MEND = (
   errno.EACCES,
   errno.EPERM,
   errno.EROFS,
+  errno.EISDIR,
+  errno.ENOTDIR,
+  errno.ENAMETOOLONG,
 )
 
 

@@ -57,8 +57,7 @@ def steps_after_uptraining(checkpoint: str, alpha: float) -> int:
   from gqa_flax.checkpoints import t5x_orbax
   from gqa_flax.errors import UserError
 
-  path = t5x_orbax.resolve(checkpoint)
-  step = int(path.name.removeprefix('checkpoint_'))
+  step = t5x_orbax.read_step(checkpoint)
   updates = round(alpha * step)
   if updates < 1:
     raise UserError(f'--alpha={alpha} of {step} steps is less than one update.')
@@ -70,4 +69,4 @@ def report(args: argparse.Namespace, result: dict) -> None:
     terminal.print_record(result)
     return
   for name, value in result.items():
-    print(f'{name}: {value:.4f}')
+    print(f'{name}: {"-" if value is None else format(value, ".4f")}')

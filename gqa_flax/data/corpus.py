@@ -68,6 +68,7 @@ def build(subset: str = 'full') -> pathlib.Path:
   folder = corpus_dir(subset)
   if (folder / 'corpus.json').is_file():
     return folder
+  _remove_abandoned(folder.parent)
   records, read = collect(subset)
   temporary = folder.with_name(f'{folder.name}.tmp-{os.getpid()}')
   try:
@@ -79,6 +80,18 @@ def build(subset: str = 'full') -> pathlib.Path:
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
   return folder
+
+
+def _remove_abandoned(cache: pathlib.Path):
+  """Removes what builds that were killed have left."""
+  for folder in cache.glob('*.tmp-*'):
+    process = folder.name.rpartition('-')[2]
+    try:
+      os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+      shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+      pass  # It lives, and is another user's.
 
 
 def statistics(subset: str = 'full') -> dict:

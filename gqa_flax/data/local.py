@@ -12,7 +12,7 @@ checked and copied to TFRecords in the cache on registration, so a bad line
 is found before any training, and the tasks shard and shuffle as any other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import gzip
 import hashlib
 import json
@@ -46,6 +46,20 @@ _FIELDS = {
   ],
 }
 _NUM_SHARDS = 16
+
+
+def task_name(
+  kind: str,
+  train_path: str | os.PathLike | None,
+  dev_path: str | os.PathLike | None,
+) -> str:
+  """A name by which files of other content are another task.
+
+  Raises UserError: a file is missing.
+  """
+  files = [pathlib.Path(p) for p in (train_path, dev_path) if p is not None]
+  digest = hashlib.sha256(''.join(_digest(p, kind) for p in files).encode())
+  return f'local_{kind}_{digest.hexdigest()[:8]}'
 
 
 def register_local_task(
@@ -151,17 +165,22 @@ def _value(value, field: str, where: str) -> str | list[str]:
 
 def _to_tfrecords(path: pathlib.Path, kind: str) -> tuple[list[str], int]:
   """Shards of the file's records in the cache, and how many records."""
+  folder = paths.cache_dir() / f'local-{_digest(path, kind)[:16]}'
+  if not (folder / 'count').is_file():
+    _convert(path, kind, folder)
+  shards = sorted(str(s) for s in folder.glob('*.tfrecord-*'))
+  return shards, int((folder / 'count').read_text())
+
+
+def _digest(path: pathlib.Path, kind: str) -> str:
+  """Of a file's content and of what is read out of it."""
   if not path.is_file():
     raise UserError(f'No such file: {path}.')
   digest = hashlib.sha256(f'{kind} {path.suffix} 1 '.encode())
   with path.open('rb') as f:
     while block := f.read(1 << 20):
       digest.update(block)
-  folder = paths.cache_dir() / f'local-{digest.hexdigest()[:16]}'
-  if not (folder / 'count').is_file():
-    _convert(path, kind, folder)
-  shards = sorted(str(s) for s in folder.glob('*.tfrecord-*'))
-  return shards, int((folder / 'count').read_text())
+  return digest.hexdigest()
 
 
 def _convert(path: pathlib.Path, kind: str, folder: pathlib.Path):
@@ -197,48 +216,3 @@ def _write_shards(records, folder: pathlib.Path) -> int:
     for writer in writers:
       writer.close()
   return count
-
-
-def count_truncated(
-  task_name: str,
-  split: str,
-  sequence_length: Mapping[str, int],
-  max_examples: int | None = None,
-) -> dict[str, int]:
-  """How many examples of a task exceed a length, and will be cut.
-
-  Args:
-    task_name: a registered task or mixture of tasks.
-    split: of the task.
-    sequence_length: tokens, the end of sequence included, by feature.
-    max_examples: to look at; None for all.
-
-  Returns:
-    {'examples': those looked at, 'inputs': too long, 'targets': too long}.
-  """
-  provider = seqio.get_mixture_or_task(task_name)
-  dataset = provider.get_dataset(
-    {k: None for k in sequence_length}, split=split, shuffle=False, num_epochs=1
-  )
-  if max_examples is not None:
-    dataset = dataset.take(max_examples)
-  counts = {'examples': 0, **{k: 0 for k in sequence_length}}
-  for example in dataset.as_numpy_iterator():
-    counts['examples'] += 1
-    for feature, limit in sequence_length.items():
-      counts[feature] += len(example[feature]) > limit
-  return counts
-
-
-def truncation_message(
-  counts: Mapping[str, int], sequence_length: Mapping[str, int]
-) -> str | None:
-  """One line that says what `count_truncated` found; None if nothing."""
-  parts = [
-    f'{counts[feature]} {feature} (limit {limit} tokens)'
-    for feature, limit in sequence_length.items()
-    if counts[feature]
-  ]
-  if not parts:
-    return None
-  return f'Truncated of {counts["examples"]} examples: {", ".join(parts)}.'

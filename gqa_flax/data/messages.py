@@ -2,8 +2,6 @@
 
 import re
 
-import polib
-
 # %s, %(name)d, %1$s, {}, {name!r:>10}, ${name}, HTML entities and tags.
 _PLACEHOLDER = re.compile(
   r'%(\(\w+\))?[-+ #0-9.$]*[a-zA-Z%]|\$?\{[^{}]*\}|&\w+;|<[^<>]*>'
@@ -21,6 +19,8 @@ def read_catalogue(path: str) -> list[tuple[str, str]]:
   Raises:
     OSError: if the file cannot be read as a catalogue.
   """
+  import polib  # Only to build the corpus (the extra `corpus`).
+
   open_file = polib.mofile if path.endswith('.mo') else polib.pofile
   pairs = []
   for entry in open_file(path):

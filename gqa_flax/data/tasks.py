@@ -3,8 +3,8 @@
 Names: gqa_flax_docs_span_corruption, gqa_flax_docs_summarization,
 gqa_flax_docs_question_answering, gqa_flax_messages_en_de, and the mixture
 gqa_flax_mini_finetune of the last three. Each has a twin whose name ends in
-_small, on the corpus's small part (for quick runs; its validation examples
-are in no training record of the full one either). Splits: train, validation.
+_small, on the corpus's small part (for quick runs; a file that it holds out is
+held out of the full one too). Splits: train, validation.
 """
 
 import functools

@@ -63,15 +63,23 @@ def _is_not_search(record: logging.LogRecord) -> bool:
 def bound(function: Callable[..., Any]) -> Callable[..., Any]:
   """The function with the bindings that the configuration gives it.
 
+  It is called by us, not by gin, whose wrapper replaces exceptions by others
+  (without errno, with a longer message).
+
   Raises:
-    UserError: when called, if a macro or parameter was left out.
+    UserError: when called, if a macro was left out, or a value that gin builds
+      for it (a model, a way to decode) is refused.
   """
-  configurable = gin.get_configurable(function)
 
   @functools.wraps(function)
   def call(*args, **kwargs):
     _require_macros()
-    return configurable(*args, **kwargs)
+    try:
+      bindings = gin.get_bindings(function)
+    except ValueError as error:
+      message = str(error).split('\n  In call to configurable')[0]
+      raise UserError(message) from error
+    return function(*args, **(bindings | kwargs))
 
   return call
 

@@ -44,7 +44,7 @@ def batches(
     int32. A last, smaller batch is dropped when `num_epochs` is None, else
     padded with empty rows of weight 0.
   """
-  check_task(task)
+  check_split(task, split)
   dataset = seqio.get_dataset(
     task,
     task_feature_lengths=dict(sequence_length),
@@ -63,6 +63,18 @@ def batches(
     raise UserError(f'task {task!r} has no examples in split {split!r}.')
 
 
+def check_split(task: str, split: str) -> None:
+  """Raises UserError if there is no such task, or it has no such split."""
+  check_task(task)
+  provider = seqio.get_mixture_or_task(task)
+  tasks = getattr(provider, 'tasks', [provider])
+  splits = sorted(set.intersection(*(set(t.splits) for t in tasks)))
+  if split not in splits:
+    raise UserError(
+      f'Task {task!r} has no split {split!r}; it has {", ".join(splits)}.'
+    )
+
+
 def check_task(name: str) -> None:
   """Raises UserError, with the registered names, if there is no such task."""
   known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
@@ -70,6 +82,51 @@ def check_task(name: str) -> None:
     raise UserError(
       f'No task or mixture {name!r}; registered: {", ".join(sorted(known))}.'
     )
+
+
+def count_truncated(
+  task_name: str,
+  split: str,
+  sequence_length: Mapping[str, int],
+  max_examples: int | None = None,
+) -> dict[str, int]:
+  """How many examples of a task exceed a length, and will be cut.
+
+  Args:
+    task_name: a registered task or mixture of tasks.
+    split: of the task.
+    sequence_length: tokens, the end of sequence included, by feature.
+    max_examples: to look at; None for all.
+
+  Returns:
+    {'examples': those looked at, 'inputs': too long, 'targets': too long}.
+  """
+  provider = seqio.get_mixture_or_task(task_name)
+  dataset = provider.get_dataset(
+    {k: None for k in sequence_length}, split=split, shuffle=False, num_epochs=1
+  )
+  if max_examples is not None:
+    dataset = dataset.take(max_examples)
+  counts = {'examples': 0, **{k: 0 for k in sequence_length}}
+  for example in dataset.as_numpy_iterator():
+    counts['examples'] += 1
+    for feature, limit in sequence_length.items():
+      counts[feature] += len(example[feature]) > limit
+  return counts
+
+
+def truncation_message(
+  counts: Mapping[str, int], sequence_length: Mapping[str, int]
+) -> str | None:
+  """One line that says what `count_truncated` found; None if nothing."""
+  parts = [
+    f'{counts[feature]} {feature} (limit {limit} tokens)'
+    for feature, limit in sequence_length.items()
+    if counts[feature]
+  ]
+  if not parts:
+    return None
+  return f'Truncated of {counts["examples"]} examples: {", ".join(parts)}.'
 
 
 def _pad_rows(x: np.ndarray, rows: int) -> np.ndarray:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 import dataclasses
 import functools
 import itertools
-import math
 import time
 from typing import Any
 
@@ -17,19 +16,24 @@ from absl import logging
 from etils import epath
 import jax
 import numpy as np
+import seqio
 import tqdm
 
 from gqa_flax.checkpoints import folders
 from gqa_flax.checkpoints import manifest
 from gqa_flax.checkpoints import t5x_orbax
+from gqa_flax.data import vocabularies
 from gqa_flax.errors import UserError
 from gqa_flax.model import network
 from gqa_flax.model import sharding
 from gqa_flax.training import input_pipeline
 from gqa_flax.training import metric_log
+from gqa_flax.training import models
 from gqa_flax.training import optimizer
 from gqa_flax.training import state as state_lib
 from gqa_flax.training import steps
+
+_EXAMPLES_LOOKED_AT = 1000  # For those that are too long.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +83,7 @@ class TrainConfig:
 
 def train(
   model: network.Transformer, config: TrainConfig, output_dir: str
-) -> dict[str, float]:
+) -> dict[str, float | None]:
   """Trains to `config.train_steps`, going on where a stopped run left off.
 
   Args:
@@ -88,13 +92,26 @@ def train(
     output_dir: folder of checkpoints, metrics.jsonl and TensorBoard events.
 
   Returns:
-    Metrics of the last evaluation, and `seconds_per_step` (the median; nan
+    Metrics of the last evaluation, and `seconds_per_step` (the median; None
     where nothing was left to do).
 
   Raises:
-    UserError: a checkpoint that does not fit, or a task without examples.
+    UserError: a checkpoint, a vocabulary or an output folder that does not
+      fit, or a task without examples.
   """
-  mesh = sharding.make_mesh(config.model_partitions)
+  try:
+    mesh = sharding.make_mesh(config.model_partitions)
+  except ValueError as error:
+    raise UserError(str(error)) from error
+  input_pipeline.check_task(config.task)
+  vocabularies.check_vocabulary(
+    seqio.get_mixture_or_task(config.task)
+    .output_features['targets']
+    .vocabulary,
+    model.config.vocab_size,
+  )
+  model = models.on_this_device(model)
+  _tell_truncated(config)
   data = mesh.shape['data']
   if config.batch_size % data:
     raise UserError(
@@ -131,7 +148,7 @@ class _Run:
       donate_argnums=0,
     )
 
-  def to_the_end(self) -> dict[str, float]:
+  def to_the_end(self) -> dict[str, float | None]:
     config = self.config
     periods = []
     progress = tqdm.tqdm(
@@ -166,7 +183,7 @@ class _Run:
     if not self.evaluation:
       self._evaluate()
     self.log.close()
-    median = float(np.median(periods)) if periods else math.nan
+    median = float(np.median(periods)) if periods else None
     return self.evaluation | {'seconds_per_step': median}
 
   def _at_end(self) -> bool:
@@ -216,12 +233,8 @@ class _Run:
       self.directory,
       state_lib.to_checkpoint(self.state),
       overwrite=True,
-      sidecar={
-        'first_step': self.first_step,
-        'seed': self.config.seed,
-        'task': self.config.task,
-        'batch_size': self.config.batch_size,
-      }
+      sidecar={'first_step': self.first_step}
+      | _identity(self.config)
       | self.origin,
     )
     if self.config.keep_checkpoints is not None:
@@ -230,6 +243,36 @@ class _Run:
         self.config.keep_checkpoints,
         protect=self.config.keep_steps,
       )
+
+
+def _tell_truncated(config: TrainConfig) -> None:
+  """Says once if examples of a fine-tuning task are longer than its lengths.
+
+  (Span corruption cuts its own text to fit.)
+  """
+  provider = seqio.get_mixture_or_task(config.task)
+  if all(t.metric_fns for t in getattr(provider, 'tasks', [provider])):
+    message = input_pipeline.truncation_message(
+      input_pipeline.count_truncated(
+        config.task, 'train', config.sequence_length, _EXAMPLES_LOOKED_AT
+      ),
+      config.sequence_length,
+    )
+    if message:
+      logging.warning('%s: %s', config.task, message)
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+  """What must stay the same for a run to go on: its beginning and its data."""
+  start = config.initial_checkpoint
+  return {
+    'seed': config.seed,
+    'task': config.task,
+    'sequence_length': dict(config.sequence_length),
+    'batch_size': config.batch_size,
+    'pack': config.pack,
+    'initial_checkpoint': start and str(folders.absolute(start)),
+  }
 
 
 def _origin(config: TrainConfig, output_dir: str) -> dict[str, Any]:
@@ -257,17 +300,18 @@ def _start(model, config, output_dir, tx, mesh):
   if t5x_orbax.steps(output_dir):
     path = t5x_orbax.latest(output_dir)
     sidecar = t5x_orbax.read_sidecar(path) or {}
-    for name in ('first_step', 'seed', 'task', 'batch_size'):
+    identity = _identity(config)
+    for name in ('first_step', *identity):
       if name not in sidecar:
         raise UserError(
           f'{path} was not written by a training run of ours ({name} is '
           'not recorded): choose another output folder and give this one '
           'as the initial checkpoint.'
         )
-      if name != 'first_step' and sidecar[name] != getattr(config, name):
+      if name != 'first_step' and sidecar[name] != identity[name]:
         raise UserError(
           f'{path} was written with {name} {sidecar[name]!r}, not '
-          f'{getattr(config, name)!r}: choose another output folder.'
+          f'{identity[name]!r}: choose another output folder.'
         )
     logging.info('going on from %s', path)
     return sidecar['first_step'], state_lib.restore(path, model, tx, mesh)

@@ -12,16 +12,22 @@ from gqa_flax.model import network
 
 
 def from_checkpoint(
-  path: str | os.PathLike, dropout_rate: float = 0.0
+  path: str | os.PathLike,
+  dropout_rate: float = 0.0,
+  dtype: str = 'float32',
+  num_kv_heads: int | None = None,
 ) -> network.Transformer:
   """The network that fits a checkpoint's parameters.
 
   Args:
     path: a checkpoint_N folder, or its parent (the latest is taken).
     dropout_rate: of training; the checkpoint does not say.
+    dtype: of the computation; see `on_this_device`.
+    num_kv_heads: what the checkpoint must have, where a variant's gin file
+      says so; None takes what it has.
 
   Raises:
-    UserError: unreadable, or not a T5.
+    UserError: unreadable, not a T5, or of other heads.
   """
   metadata = t5x_orbax.read_metadata(t5x_orbax.resolve(path))
   prefix = 'target/'
@@ -31,9 +37,23 @@ def from_checkpoint(
     if name.startswith(prefix)
   }
   config = plan.infer_config(shapes)
-  return network.Transformer(
-    dataclasses.replace(config, dropout_rate=dropout_rate)
+  if num_kv_heads not in (None, config.num_kv_heads):
+    raise UserError(
+      f'{path} has {config.num_kv_heads} key/value heads, but num_kv_heads'
+      f' ({num_kv_heads}) is asked for: convert it first.'
+    )
+  return on_this_device(
+    network.Transformer(
+      dataclasses.replace(config, dropout_rate=dropout_rate, dtype=dtype)
+    )
   )
+
+
+def on_this_device(model: network.Transformer) -> network.Transformer:
+  """The same network; on a CPU in float32, where bfloat16 saves nothing."""
+  if jax.default_backend() != 'cpu':
+    return model
+  return network.Transformer(dataclasses.replace(model.config, dtype='float32'))
 
 
 def restore_params(model: network.Transformer, path: str | os.PathLike) -> dict:

@@ -112,6 +112,7 @@ def read_examples(
   max_examples: int | None = None,
 ) -> list[Example]:
   """The first examples of a split, in its order; long inputs are cut."""
+  input_pipeline.check_split(task.name, split)
   dataset = task.get_dataset(
     sequence_length=None, split=split, shuffle=False, num_epochs=1
   )
@@ -241,18 +242,21 @@ def _write(path, task_name, examples, references, predictions, scores):
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(path.name + '.tmp')
-  with temporary.open('w', encoding='utf-8') as f:
-    for i, example in enumerate(examples):
-      source = example.fields.get('inputs_pretokenized', b'')
-      record = {
-        'task': task_name,
-        'index': example.index,
-        'inputs': source.decode('utf-8')
-        if isinstance(source, bytes)
-        else source,
-        'references': references[i],
-        'prediction': predictions[i],
-        'scores': {name: values[i] for name, values in scores.items()},
-      }
-      f.write(json.dumps(record, ensure_ascii=False) + '\n')
-  temporary.replace(path)
+  try:
+    with temporary.open('w', encoding='utf-8') as f:
+      for i, example in enumerate(examples):
+        source = example.fields.get('inputs_pretokenized', b'')
+        if isinstance(source, bytes):
+          source = source.decode('utf-8')
+        record = {
+          'task': task_name,
+          'index': example.index,
+          'inputs': source,
+          'references': references[i],
+          'prediction': predictions[i],
+          'scores': {name: values[i] for name, values in scores.items()},
+        }
+        f.write(json.dumps(record, ensure_ascii=False) + '\n')
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)

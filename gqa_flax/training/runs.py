@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import itertools
 import os
 
+from absl import logging
 import numpy as np
 import seqio
 
@@ -50,9 +51,12 @@ def evaluate(
   Returns:
     {task: metrics}.
   """
+  if max_examples is not None and max_examples < 1:
+    raise UserError(f'max_examples ({max_examples}) must be at least 1.')
+  names = prediction.tasks_of(task)
+  _check_what_is_asked(names, predictions_path, shuffled_sources)
   params = models.restore_params(model, checkpoint)
   results = {}
-  names = prediction.tasks_of(task)
   for name in names:
     found = seqio.get_mixture_or_task(name)
     vocabularies.check_vocabulary(
@@ -91,6 +95,21 @@ def evaluate(
   return results
 
 
+def _check_what_is_asked(names, predictions_path, shuffled_sources) -> None:
+  """Refuses what a task would silently leave out."""
+  for name in names:
+    scored = bool(seqio.get_mixture_or_task(name).metric_fns)
+    if scored and shuffled_sources:
+      raise UserError(
+        f'{name} is decoded and scored: shuffled_sources goes with a task whose'
+        ' held-out loss is measured.'
+      )
+    if not scored and predictions_path is not None:
+      raise UserError(
+        f'{name} has no metrics, so there are no predictions to write.'
+      )
+
+
 def generate(
   texts: Iterable[str],
   model: network.Transformer,
@@ -104,6 +123,8 @@ def generate(
 ) -> Iterator[str]:
   """Outputs of a model, streamed batch by batch, in the order of the texts.
 
+  A blank text has a blank output, so that lines stay beside their inputs.
+
   Args:
     texts: one input each; read as they are needed.
     model: the network.
@@ -114,22 +135,41 @@ def generate(
     batch_size: inputs decoded together.
     method: of decoding.
     seed: for sampling.
+
+  Raises:
+    UserError: no text at all, a length below 1, or a vocabulary that does not
+      fit the model.
   """
+  for name, value in (
+    ('max_input_length', max_input_length),
+    ('max_decode_length', max_decode_length),
+    ('batch_size', batch_size),
+  ):
+    if value < 1:
+      raise UserError(f'{name} ({value}) must be at least 1.')
   vocabulary = vocabularies.load(
     vocabulary_path or paths.mini_vocabulary_path()
   )
   vocabularies.check_vocabulary(vocabulary, model.config.vocab_size)
   params = models.restore_params(model, checkpoint)
   texts = iter(texts)
-  batch = list(itertools.islice(texts, batch_size))
-  if not batch:
-    raise UserError('No input: give text as arguments, a file or a pipe.')
-  while batch:
-    tokens = [_encode(vocabulary, text, max_input_length) for text in batch]
-    yield from prediction.predict(
+  held, any_text, cut = [], False, False
+  while batch := list(itertools.islice(texts, batch_size)):
+    rows = [i for i, text in enumerate(batch) if text.strip()]
+    encoded = [vocabulary.encode(batch[i]) for i in rows]
+    if not cut and any(len(ids) >= max_input_length for ids in encoded):
+      cut = True
+      logging.warning(
+        'Inputs of more than %d tokens are cut there.', max_input_length
+      )
+    outputs = [''] * len(batch)
+    found = prediction.predict(
       model,
       params,
-      tokens,
+      [
+        np.asarray([*ids[: max_input_length - 1], decoding.EOS_ID], np.int32)
+        for ids in encoded
+      ],
       vocabulary=vocabulary,
       max_decode_length=max_decode_length,
       batch_size=batch_size,
@@ -137,10 +177,13 @@ def generate(
       seed=seed,
       description=None,
     )
+    for i, output in zip(rows, found, strict=True):
+      outputs[i] = output
+    held += outputs
+    any_text = any_text or bool(rows)
+    if any_text:
+      yield from held
+      held = []
     seed += 1
-    batch = list(itertools.islice(texts, batch_size))
-
-
-def _encode(vocabulary, text: str, max_length: int) -> np.ndarray:
-  ids = vocabulary.encode(text)[: max_length - 1]
-  return np.asarray([*ids, decoding.EOS_ID], np.int32)
+  if not any_text:
+    raise UserError('No input: give text as arguments, a file or a pipe.')

@@ -1,6 +1,9 @@
 """The corpus of a few real distributions: splits, repeatability, cache."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -140,3 +143,33 @@ def test_standard_library_has_no_tests():
   names = [f.name for f in sources._standard_library_files()]
   assert 'python:json/decoder.py' in names
   assert not [n for n in names if '/test' in n and 'unittest' not in n]
+
+
+def test_what_a_killed_build_left_is_removed(tmp_path):
+  ended = subprocess.Popen([sys.executable, '-c', ''])
+  ended.wait()
+  left = tmp_path / f'corpus-x.tmp-{ended.pid}'
+  in_work = tmp_path / f'corpus-x.tmp-{os.getpid()}'
+  for folder in (left, in_work, tmp_path / 'corpus-x'):
+    folder.mkdir()
+  corpus._remove_abandoned(tmp_path)
+  assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+    ['corpus-x', in_work.name]
+  )
+
+
+@pytest.mark.slow
+def test_every_task_has_500_dev_examples():
+  counts = corpus.statistics('full')['counts']
+  for task in ('summarization', 'question_answering', 'translation'):
+    assert counts[task]['validation']['examples'] >= 500
+  assert counts['documents']['train']['characters'] > 10_000_000
+
+
+@pytest.mark.slow
+def test_small_part_holds_out_files_that_the_full_one_holds_out():
+  names = {
+    subset: {f.name for f in sources.documentation_files(subset)}
+    for subset in ('small', 'full')
+  }
+  assert names['small'] <= names['full']

@@ -138,18 +138,18 @@ def test_bad_files_are_named(tmp_path, write_jsonl):
     _register('text', None, None)
 
 
-def test_count_truncated_counts_and_says_it_once(write_jsonl):
-  rows = [_ROWS['text'], {'inputs': 'word ' * 100, 'targets': 'a'}]
-  _register('text', write_jsonl('a.jsonl', rows))
-  lengths = {'inputs': 16, 'targets': 32}
-  counts = local.count_truncated('local_text', 'train', lengths)
-  assert counts == {'examples': 2, 'inputs': 1, 'targets': 0}
-  message = local.truncation_message(counts, lengths)
-  assert message == 'Truncated of 2 examples: 1 inputs (limit 16 tokens).'
-  longer = {'inputs': 512, 'targets': 32}
-  counts = local.count_truncated('local_text', 'train', longer, max_examples=1)
-  assert counts['examples'] == 1
-  assert local.truncation_message(counts, longer) is None
+def test_task_name_changes_with_the_content_of_a_file(write_jsonl):
+  one = write_jsonl('a.jsonl', [_ROWS['text']])
+  other = write_jsonl('b.jsonl', [_ROWS['text']] * 2)
+  names = {
+    local.task_name('text', one, one),
+    local.task_name('text', one, other),
+    local.task_name('text', other, one),
+    local.task_name('summarization', one, one),
+  }
+  assert len(names) == 4
+  again = write_jsonl('c.jsonl', [_ROWS['text']])
+  assert local.task_name('text', again, one) in names
 
 
 def test_local_task_shards(write_jsonl):

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import seqio
 
 from gqa_flax.errors import UserError
 from gqa_flax.training import input_pipeline
@@ -73,3 +74,33 @@ def test_split_without_examples_is_refused(task):
   )
   with pytest.raises(UserError, match='has no examples'):
     next(source)
+
+
+def test_too_long_examples_are_counted_and_said_in_one_line(task):
+  lengths = [
+    len(x['inputs'])
+    for x in seqio.get_mixture_or_task(task)
+    .get_dataset({'inputs': None, 'targets': None}, 'train', shuffle=False)
+    .as_numpy_iterator()
+  ]
+  limits = {'inputs': 6, 'targets': 32}
+  counts = input_pipeline.count_truncated(task, 'train', limits)
+  long = sum(n > 6 for n in lengths)
+  assert 0 < long < 64
+  assert counts == {'examples': 64, 'inputs': long, 'targets': 0}
+  message = input_pipeline.truncation_message(counts, limits)
+  assert message == (
+    f'Truncated of 64 examples: {long} inputs (limit 6 tokens).'
+  )
+
+
+def test_examples_that_fit_are_not_spoken_of(task):
+  limits = {'inputs': 32, 'targets': 32}
+  counts = input_pipeline.count_truncated(task, 'train', limits, 3)
+  assert counts == {'examples': 3, 'inputs': 0, 'targets': 0}
+  assert input_pipeline.truncation_message(counts, limits) is None
+
+
+def test_split_that_is_not_there_is_refused_with_those_that_are(task):
+  with pytest.raises(UserError, match="no split 'test'; it has train, valid"):
+    next(input_pipeline.batches(task, 'test', conftest.LENGTHS, 8))

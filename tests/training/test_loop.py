@@ -1,19 +1,24 @@
 """Training: it learns, resumes bit for bit, and does the same on a mesh."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from gqa_flax.checkpoints import convert
 from gqa_flax.checkpoints import job
 from gqa_flax.checkpoints import t5x_orbax
 from gqa_flax.errors import UserError
+from gqa_flax.model import network
+from gqa_flax.model import sharding
 from gqa_flax.training import loop
 from gqa_flax.training import metric_log
 from gqa_flax.training import optimizer
@@ -217,11 +222,63 @@ def test_losses_on_eight_devices_are_those_on_one(
     np.testing.assert_allclose(losses(model_partitions), one, rtol=2e-5)
 
 
-def test_batch_that_does_not_divide_over_the_devices_is_refused():
-  with pytest.raises(ValueError, match='must be a multiple'):
-    from gqa_flax.model import sharding
+def test_partitions_that_do_not_divide_the_devices_are_refused(task, tmp_path):
+  with pytest.raises(UserError, match='must be a multiple'):
+    train(tmp_path / 'out', 2, model_partitions=3)
+  assert not (tmp_path / 'out').exists()
 
-    sharding.make_mesh(3)
+
+def test_batch_that_does_not_divide_over_the_devices_is_refused(
+  task, tmp_path, monkeypatch
+):
+  two = types.SimpleNamespace(shape={'data': 2, 'model': 1})
+  monkeypatch.setattr(sharding, 'make_mesh', lambda partitions: two)
+  with pytest.raises(UserError, match=r'batch_size \(7\) must be a multiple'):
+    train(tmp_path / 'out', 2, batch_size=7)
+
+
+def test_vocabulary_that_does_not_fit_is_refused(task, tmp_path):
+  config = conftest.tiny_model().config
+  model = network.Transformer(dataclasses.replace(config, vocab_size=40))
+  with pytest.raises(UserError, match='has 64 ids, but the model has 40'):
+    train(tmp_path / 'out', 2, model=model)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_bfloat16_is_float32_on_a_cpu(task, tmp_path):
+  config = conftest.tiny_model(dropout_rate=0.0).config
+  model = network.Transformer(dataclasses.replace(config, dtype='bfloat16'))
+  half = train(tmp_path / 'half', 2, model=model)
+  full = train(tmp_path / 'full', 2, model=network.Transformer(config))
+  assert half['cross_entropy'] == full['cross_entropy']
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'batch_size': 4},
+    {'pack': True},
+    {'sequence_length': {'inputs': 10, 'targets': 8}},
+  ],
+)
+def test_run_goes_on_only_with_the_same_data(task, tmp_path, change):
+  train(tmp_path, 2)
+  (name,) = change
+  with pytest.raises(UserError, match=f'was written with {name} '):
+    train(tmp_path, 4, **change)
+
+
+def test_run_goes_on_only_from_the_same_beginning(task, tmp_path):
+  for name in ('one', 'two'):
+    train(tmp_path / name, 2)
+  train(tmp_path / 'on', 4, initial_checkpoint=str(tmp_path / 'one'))
+  with pytest.raises(UserError, match='written with initial_checkpoint .*one'):
+    train(tmp_path / 'on', 6, initial_checkpoint=str(tmp_path / 'two'))
+
+
+def test_finished_run_has_no_seconds_per_step(task, tmp_path):
+  train(tmp_path, 2)
+  assert train(tmp_path, 2)['seconds_per_step'] is None
 
 
 def test_log_is_one_json_object_a_line(task, tmp_path):
@@ -231,3 +288,14 @@ def test_log_is_one_json_object_a_line(task, tmp_path):
     'train',
     'validation',
   }
+
+
+def test_metrics_go_to_tensorboard(task, tmp_path):
+  train(tmp_path, 2)
+  (events,) = (tmp_path / 'tensorboard').glob('events.out.tfevents.*')
+  tags = {
+    value.tag
+    for event in tf.compat.v1.train.summary_iterator(str(events))
+    for value in event.summary.value
+  }
+  assert {'train/cross_entropy', 'validation/cross_entropy'} <= tags
