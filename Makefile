@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 ORACLES = $(VENV)/.oracles
 
-.PHONY: install test test-slow test-oracles lint reproduce pretrain-mini clean
+.PHONY: install test test-slow test-oracles test-t5x lint reproduce pretrain-mini clean
 
 install: $(INSTALLED)
 
@@ -29,6 +29,10 @@ test-slow: $(INSTALLED)
 # Against live transformers: installs torch.
 test-oracles: $(ORACLES)
 	$(BIN)/python -m pytest -q -m oracle tests/oracles
+
+# Against T5X, which is not on the package index: install it in .venv first.
+test-t5x: $(INSTALLED)
+	$(BIN)/python -m pytest -q -rs -m t5x
 
 $(ORACLES): $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check -q \

@@ -100,6 +100,12 @@ class Run:
       result = record['result']
       yield result['method'], result['num_kv_heads'], result['curve']
 
+  @property
+  def losses_only(self) -> bool:
+    """Whether held-out losses are all there is: preset conversion's runs."""
+    kinds = {record['kind'] for record in self.records}
+    return 'uptrain' in kinds and not kinds & {'time', 'evaluate', 'compare'}
+
   def times(self, index: int = 0) -> dict[int, dict] | None:
     """num_kv_heads -> timing summary at the index-th shape."""
     result = self.result('time')

@@ -92,6 +92,13 @@ def _summary(run: record_lib.Run) -> str:
 
 def _run_section(run: record_lib.Run, title: str) -> list[str]:
   parts = [f'<h2>{html.escape(title)}</h2>']
+  if run.losses_only:
+    draw, caption = plots.FIGURES['loss_against_alpha']
+    return parts + [
+      _figure(draw(run), caption, 'loss_against_alpha'),
+      tables.losses(run).to_html(),
+      tables.claim_table(run, all_claims=False).to_html(),
+    ]
   parts.append(tables.table_1(run).to_html())
   parts.append(tables.beside_paper(run).to_html())
   parts += [

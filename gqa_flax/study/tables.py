@@ -344,14 +344,20 @@ def times(run: record_lib.Run, index: int = 0) -> Table:
   )
 
 
-def claim_table(run: record_lib.Run) -> Table:
-  """What the paper claims and whether this run shows it."""
+def claim_table(run: record_lib.Run, *, all_claims: bool = True) -> Table:
+  """What the paper claims and whether this run shows it.
+
+  Args:
+    run: its records.
+    all_claims: those too that the run has nothing to say to.
+  """
   return Table(
     'Claims of the paper, checked on this run',
     [('claim', ''), ('this run', ''), ('evidence', ''), ('paper', '')],
     [
       (c.text, [Cell(c.verdict), Cell(c.evidence), Cell(c.paper)])
       for c in claims.check(run)
+      if all_claims or c.verdict != claims.NOT_RUN
     ],
   )
 
@@ -378,9 +384,11 @@ def stages(run: record_lib.Run) -> Table:
 
 def summary(run: record_lib.Run, others: Sequence[record_lib.Run]) -> str:
   """What a run prints at its end."""
+  if run.losses_only:
+    return losses(run).to_text()
   parts = [table_1(run), differences(run), losses(run)]
   for other in others:
-    own = table_1(other)
+    own = losses(other) if other.losses_only else table_1(other)
     parts.append(
       dataclasses.replace(own, title=f'committed: {describe(other)}')
     )

@@ -22,6 +22,7 @@ def test_span_corruption_is_t5s_token_for_token(index):
 
 
 def test_span_corruption_is_the_installed_t5_packages():
+  """Live, for whoever has `t5` installed; the goldens above are from it."""
   preprocessors = pytest.importorskip('t5.data.preprocessors')
   case = (128, 29, 11)
   theirs = golden.run(preprocessors.span_corruption, *case)

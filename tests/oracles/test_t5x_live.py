@@ -16,7 +16,6 @@ from tests.oracles import goldens
 
 pytestmark = pytest.mark.t5x
 t5x_network = pytest.importorskip('t5x.examples.t5.network')
-t5x_decoding = pytest.importorskip('t5x.decoding')
 
 
 def t5x_model(cfg):

@@ -3,6 +3,7 @@
 import pytest
 
 from gqa_flax.study import record
+from gqa_flax.study import report
 from gqa_flax.study import table
 from gqa_flax.study import tables
 from tests.study import fakes
@@ -105,3 +106,14 @@ def test_label(method, g, expected):
 def test_committed_runs_stand_beside_marked():
   text = tables.summary(fakes.timed_only(), [fakes.complete_run()])
   assert 'committed: preset default, Testing CPU, 2 cores, 2026-01-02' in text
+
+
+def test_run_of_losses_alone_shows_them():
+  curves = tuple(fakes.complete_run().of_kind('uptrain'))
+  run = record.Run('conversion', curves)
+  assert tables.summary(run, []) == tables.losses(run).to_text()
+  beside = tables.summary(fakes.complete_run(), [run])
+  assert tables.losses(run).to_text().split('\n', 1)[1] in beside
+  text = report.render(run)
+  assert 'Held-out span-corruption loss' in text
+  assert 'T_infer' not in text.split('<h2>The paper</h2>')[0]

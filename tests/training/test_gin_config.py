@@ -1,5 +1,7 @@
 """Every model x variant parses, finalises and builds, or is refused."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -101,3 +103,29 @@ def test_file_in_the_working_folder_is_found(tmp_path, monkeypatch):
   (tmp_path / 'mine.gin').write_text("include 'variants/mqa.gin'\nX = 3\n")
   gin_config.parse(['mine.gin'])
   assert gin.query_parameter('%NUM_KV_HEADS') == 1
+
+
+@pytest.mark.parametrize(
+  'name', ['pretrain_mini', 'uptrain_mini', 'finetune', 'evaluate', 'generate']
+)
+def test_run_file_binds_what_it_runs(name):
+  """Every run file gives its function all that it needs, from the mini."""
+  macros = {
+    'INITIAL_CHECKPOINT_PATH': 'mini',
+    'CHECKPOINT_PATH': 'mini',
+    'MIXTURE_OR_TASK_NAME': 'gqa_flax_messages_en_de',
+    'TRAIN_STEPS': 100_000,
+    'MODEL_DIR': 'x',
+  }
+  gin_config.parse(
+    [f'runs/local/{name}.gin'], [f'{k} = {v!r}' for k, v in macros.items()]
+  )
+  function = {'evaluate': runs.evaluate, 'generate': runs.generate}.get(
+    name, loop.train
+  )
+  bound = gin.get_bindings(function)
+  assert bound['model'].config.num_kv_heads == 8
+  given = {'texts': ['a']} if name == 'generate' else {}
+  inspect.signature(function).bind(**bound, **given)
+  if function is loop.train:
+    assert bound['config'].train_steps == 100_000
