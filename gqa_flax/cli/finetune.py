@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     'INITIAL_CHECKPOINT_PATH': args.checkpoint,
     'MIXTURE_OR_TASK_NAME': register_files(args, args.train),
     'TRAIN_STEPS': steps,
+    'FINETUNE_STEPS': args.steps,
     'BATCH_SIZE': args.batch_size,
     'MODEL_DIR': args.output,
   } | lengths(args)

@@ -44,7 +44,8 @@ def finetune(
   name: str, parent: str, task: str, tuning: experiments.Finetuning, seed: int
 ) -> str:
   return (
-    f'gqa-flax finetune --checkpoint={HAND}/{parent} --task={task}'
+    'gqa-flax finetune --gin_file=runs/local/linear_decay.gin'
+    f' --checkpoint={HAND}/{parent} --task={task}'
     f' --steps={tuning.steps} --batch_size={tuning.batch_size}'
     f' --inputs_length={tuning.inputs} --targets_length={tuning.targets}'
     f' --output={HAND}/{name} --gin.LEARNING_RATE={tuning.learning_rate}'

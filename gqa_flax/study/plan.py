@@ -16,7 +16,7 @@ from gqa_flax.study import costs
 from gqa_flax.study import experiments
 
 # Raise when a change of code changes what stages find.
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)

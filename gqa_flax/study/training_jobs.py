@@ -137,7 +137,9 @@ def finetune(job: Job) -> Done:
     task=params['task'],
     sequence_length=_lengths(params),
     train_steps=first + tuning.steps,
-    schedule=optimizer.constant(tuning.learning_rate),
+    schedule=optimizer.linear_to_zero(
+      tuning.learning_rate, first + tuning.steps, tuning.steps
+    ),
     batch_size=tuning.batch_size,
     initial_checkpoint=str(source),
     z_loss=tuning.z_loss,

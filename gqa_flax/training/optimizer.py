@@ -48,6 +48,27 @@ def constant(learning_rate: float = 1e-3) -> Schedule:
   return lambda step: jnp.full((), learning_rate, jnp.float32)
 
 
+def linear_to_zero(
+  learning_rate: float, train_steps: int, steps: int
+) -> Schedule:
+  """A straight fall from `learning_rate` to 0, for short fine-tuning.
+
+  The paper's constant rate is for runs to convergence: one that is stopped
+  after some hundred updates would keep the noise of the last ones.
+
+  Args:
+    learning_rate: of the first update.
+    train_steps: step at which the rate reaches 0: where the run ends.
+    steps: updates of the run.
+  """
+
+  def schedule(step):
+    left = (train_steps - jnp.asarray(step, jnp.float32)) / steps
+    return learning_rate * jnp.clip(left, 0.0, 1.0)
+
+  return schedule
+
+
 def adafactor(
   learning_rate: Schedule | float, step_offset: int = 0
 ) -> optax.GradientTransformation:

@@ -105,6 +105,16 @@ def test_file_in_the_working_folder_is_found(tmp_path, monkeypatch):
   assert gin.query_parameter('%NUM_KV_HEADS') == 1
 
 
+def test_linear_decay_ends_at_zero():
+  gin_config.parse(
+    ['runs/local/finetune.gin', 'runs/local/linear_decay.gin'],
+    ['TRAIN_STEPS = 120', 'FINETUNE_STEPS = 20', 'LEARNING_RATE = 0.5'],
+  )
+  schedule = gin.query_parameter('%SCHEDULE').scoped_configurable_fn()
+  rates = [float(schedule(step)) for step in (100, 110, 120, 130)]
+  assert rates == [0.5, 0.25, 0.0, 0.0]
+
+
 @pytest.mark.parametrize(
   'name', ['pretrain_mini', 'uptrain_mini', 'finetune', 'evaluate', 'generate']
 )
