@@ -11,7 +11,7 @@ from etils import epath
 import jax.numpy as jnp
 import numpy as np
 
-from gqa_flax.checkpoints import t5x_orbax
+from gqa_flax.checkpoints import readers
 from gqa_flax.conversion import grouping
 from gqa_flax.conversion import methods
 from gqa_flax.conversion import plan as plan_lib
@@ -64,7 +64,7 @@ class Work:
     has_slots: whether the source holds an optimizer state.
   """
 
-  reader: t5x_orbax.Reader
+  reader: readers.Reader
   settings: Settings
   plan: plan_lib.Plan
   step: int
@@ -98,7 +98,7 @@ def prepare(source: epath.PathLike, settings: Settings) -> Work:
     UserError: no checkpoint; not T5's (all that is amiss is listed); heads that
       do not divide.
   """
-  reader = t5x_orbax.Reader(source)
+  reader = readers.open_checkpoint(source)
   params, moments, others = {}, {}, []
   for name, leaf in reader.metadata.items():
     if name.startswith(_PARAM):

@@ -8,6 +8,7 @@ import numpy as np
 
 from gqa_flax.checkpoints import job
 from gqa_flax.checkpoints import manifest
+from gqa_flax.checkpoints import readers
 from gqa_flax.checkpoints import t5x_orbax
 from gqa_flax.conversion import plan
 from gqa_flax.errors import UserError
@@ -34,7 +35,7 @@ def summarize(path: epath.PathLike) -> dict[str, Any]:
 
   Raises UserError if there is no checkpoint, or it cannot be read.
   """
-  reader = t5x_orbax.Reader(path)
+  reader = readers.open_checkpoint(path)
   tensors = [
     {
       'path': name,

@@ -136,8 +136,11 @@ class Reader:
     if not (self.path / STATE_ITEM).is_dir():
       legacy = (self.path / 'checkpoint').exists()
       raise UserError(
-        f'{self.path}: {"a legacy T5X" if legacy else "no Orbax"} checkpoint;'
-        f' a folder {STATE_ITEM!r} is expected in it.'
+        f"{self.path}: a checkpoint of T5X's older format; `gqa-flax convert`"
+        ' makes one that can be trained and run out of it.'
+        if legacy
+        else f'{self.path}: no Orbax checkpoint; a folder {STATE_ITEM!r} is'
+        ' expected in it.'
       )
     with _reading(self.path):
       tree = ocp.PyTreeCheckpointHandler().metadata(self.path / STATE_ITEM).tree

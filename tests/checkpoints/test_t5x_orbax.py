@@ -221,7 +221,7 @@ def test_restore_of_nothing_names_the_path(tmp_path, make, words):
 def test_restore_of_a_legacy_checkpoint_says_so(tmp_path):
   (tmp_path / 'checkpoint_1').mkdir()
   (tmp_path / 'checkpoint_1' / 'checkpoint').write_text('')
-  with pytest.raises(UserError, match='a legacy T5X checkpoint'):
+  with pytest.raises(UserError, match="a checkpoint of T5X's older format"):
     t5x_orbax.restore(tmp_path)
 
 
