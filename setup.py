@@ -17,6 +17,7 @@ CORE = [
   'optax>=0.2.8,<0.3',  # Adafactor
   'orbax-checkpoint>=0.12,<0.13',  # checkpoints, as T5X writes them
   'tensorstore>=0.1.80,<0.2',  # their arrays, one at a time
+  'safetensors>=0.7,<0.9',  # checkpoints of transformers
   'etils[epath]>=1.15,<2',  # paths, local or gs://
   'numpy>=2,<3',
   'seqio>=0.0.20,<0.1',  # tasks, mixtures, vocabularies

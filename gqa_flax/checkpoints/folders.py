@@ -20,6 +20,14 @@ from gqa_flax import paths
 from gqa_flax.errors import UserError
 
 STATE_ITEM = 'state'
+# Of a folder of transformers: configuration, weights, index, and pickles.
+HUGGINGFACE_FILES = (
+  'config.json',
+  'model.safetensors',
+  'model.safetensors.index.json',
+  'pytorch_model.bin',
+  'pytorch_model.bin.index.json',
+)
 _STEP_FOLDER = re.compile(r'checkpoint_(\d+)')
 # Orbax writes in 'checkpoint_N.orbax-checkpoint-tmp', then renames.
 _TEMPORARY = re.compile(r'checkpoint_\d+\.orbax-checkpoint-tmp.*')
@@ -55,6 +63,8 @@ def latest(directory: epath.PathLike) -> epath.Path:
 def resolve(path: epath.PathLike) -> epath.Path:
   """A checkpoint_N folder as it is; of its parent, the latest one in it.
 
+  A folder of transformers is a checkpoint as it is.
+
   'mini' is the shipped checkpoint, unless there is a path of that name.
   Raises UserError if there is nothing, or no checkpoint.
   """
@@ -63,9 +73,15 @@ def resolve(path: epath.PathLike) -> epath.Path:
   path = absolute(path)
   if not path.exists():
     raise UserError(f'{path}: no such checkpoint.')
-  if is_step(path) or (path / STATE_ITEM).is_dir():
+  if is_step(path) or (path / STATE_ITEM).is_dir() or is_huggingface(path):
     return path
   return latest(path)
+
+
+def is_huggingface(path: epath.PathLike) -> bool:
+  """Whether a folder looks like one that transformers has written."""
+  path = epath.Path(path)
+  return any((path / name).is_file() for name in HUGGINGFACE_FILES)
 
 
 def is_step(path: epath.PathLike) -> bool:

@@ -91,14 +91,21 @@ class Work:
     return sorted(plan_lib.parameter_shapes(self.plan.before))
 
 
-def prepare(source: epath.PathLike, settings: Settings) -> Work:
+def prepare(
+  source: epath.PathLike, settings: Settings, step: int | None = None
+) -> Work:
   """Checks a source against what is asked for, before any tensor is read.
+
+  Args:
+    source: a checkpoint of any format that `readers` knows.
+    settings: what is asked for.
+    step: see `readers.open_checkpoint`.
 
   Raises:
     UserError: no checkpoint; not T5's (all that is amiss is listed); heads that
       do not divide.
   """
-  reader = readers.open_checkpoint(source)
+  reader = readers.open_checkpoint(source, step)
   params, moments, others = {}, {}, []
   for name, leaf in reader.metadata.items():
     if name.startswith(_PARAM):

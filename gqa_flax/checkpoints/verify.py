@@ -59,7 +59,11 @@ def verify(
   written = t5x_orbax.Reader(destination)
   found = manifest.read(written.path)
   settings = _settings(found)
-  work = job.prepare(_of_step(source, found['source']['step']), settings)
+  step = found['source']['step']
+  source = _of_step(source, step)
+  # Of a format without steps, the one that it was given.
+  given = step if folders.is_huggingface(source) else None
+  work = job.prepare(source, settings, given)
   differences = _check_step(work, written)
   before, names, merged_count = {}, {job.STEP}, 0
   for unit, arrays in job.read_units(work):

@@ -14,7 +14,10 @@ def add_parser(subparsers):
     " decoder's attentions are merged into G. The encoder is not touched.",
   )
   parser.add_argument(
-    'source', metavar='SRC', help='checkpoint_N, or a folder of them (latest)'
+    'source',
+    metavar='SRC',
+    help='checkpoint_N of T5X (either format) or ours, a folder of them'
+    ' (latest), a folder of transformers, or the word mini',
   )
   parser.add_argument(
     'destination',
@@ -49,6 +52,13 @@ def add_parser(subparsers):
     '--seed', type=int, default=0, help='of the method random (default: 0)'
   )
   parser.add_argument(
+    '--step',
+    type=int,
+    metavar='N',
+    help='what a checkpoint of transformers was trained for, which it does not'
+    ' say (default: 0; the public T5.1.1: 1000000)',
+  )
+  parser.add_argument(
     '--dry_run', action='store_true', help='say what would be done, and stop'
   )
   parser.add_argument(
@@ -72,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     dtype=args.dtype,
     seed=args.seed,
   )
-  work = job.prepare(args.source, settings)
+  work = job.prepare(args.source, settings, args.step)
   final = convert.check_destination(
     work, args.destination, overwrite=args.overwrite
   )
