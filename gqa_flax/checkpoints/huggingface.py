@@ -25,7 +25,7 @@ from gqa_flax.checkpoints import folders
 from gqa_flax.errors import UserError
 from gqa_flax.model import config as config_lib
 
-_CONFIG, _SINGLE, _INDEX, *_PICKLES = folders.HUGGINGFACE_FILES
+CONFIG, SINGLE, INDEX, *_PICKLES = folders.HUGGINGFACE_FILES
 _STEP = 'state/step'
 _LOGITS = 'decoder/logits_dense/kernel'
 
@@ -77,6 +77,59 @@ def t5x_path(name: str) -> str | None:
       raise UserError(f'A bias table in every layer is not T5: {name!r}.')
     return f'{stack}/relpos_bias/rel_embedding'
   return f'{stack}/layers_{match.group(1)}/{found}'
+
+
+def name_of(path: str) -> tuple[str, bool]:
+  """(transformers' name of a parameter of T5X's tree, whether transposed)."""
+  parts = path.split('/')
+  if path == 'token_embedder/embedding':
+    return 'shared.weight', False
+  if path == _LOGITS:
+    return 'lm_head.weight', True
+  stack = parts[0]
+  if parts[1] == f'{stack}_norm':
+    return f'{stack}.final_layer_norm.weight', False
+  if parts[1] == 'relpos_bias':
+    name = 'block.0.layer.0.SelfAttention.relative_attention_bias'
+    return f'{stack}.{name}.weight', True
+  block = f'{stack}.block.{parts[1].removeprefix("layers_")}.layer'
+  norms = _NORMS[stack]
+  if parts[2] in norms:
+    return f'{block}.{norms.index(parts[2])}.layer_norm.weight', False
+  if parts[2] == 'mlp':
+    index, module, leaf = len(norms) - 1, 'DenseReluDense', parts[3]
+  else:
+    module = next(m for (s, m), b in _BLOCKS.items() if (s, b) == (stack, parts[2]))  # fmt: skip
+    index = 1 if module == 'EncDecAttention' else 0
+    leaf = next(q for q, name in _ATTENTION.items() if name == parts[3])
+  return f'{block}.{index}.{module}.{leaf}.weight', True
+
+
+def config_json(config: config_lib.T5Config, dtype: str) -> str:
+  """config.json of a multi-head model of these shapes."""
+  gated = len(config.mlp_activations) == 2
+  fields = {
+    'architectures': ['T5ForConditionalGeneration'],
+    'model_type': 't5',
+    'vocab_size': config.vocab_size,
+    'd_model': config.emb_dim,
+    'd_kv': config.head_dim,
+    'd_ff': config.mlp_dim,
+    'num_layers': config.num_encoder_layers,
+    'num_decoder_layers': config.num_decoder_layers,
+    'num_heads': config.num_heads,
+    **_REQUIRED,
+    'dropout_rate': 0.1,
+    'feed_forward_proj': 'gated-gelu' if gated else 'relu',
+    'tie_word_embeddings': config.logits_via_embedding,
+    'is_encoder_decoder': True,
+    'use_cache': True,
+    'decoder_start_token_id': 0,
+    'pad_token_id': 0,
+    'eos_token_id': 1,
+    'torch_dtype': dtype,
+  }
+  return json.dumps(fields, indent=2) + '\n'
 
 
 def _in_layer(stack: str, index: int, rest: str) -> str | None:
@@ -169,24 +222,24 @@ def _opened(file: epath.Path):
 
 def _files(path: epath.Path) -> list[epath.Path]:
   """The safetensors, all of them there and in the folder."""
-  if (path / _SINGLE).is_file():
-    return [path / _SINGLE]
-  if not (path / _INDEX).is_file():
+  if (path / SINGLE).is_file():
+    return [path / SINGLE]
+  if not (path / INDEX).is_file():
     if any((path / name).is_file() for name in _PICKLES):
       raise UserError(
         f'{path}: holds pickles, which are not read (opening one runs code):'
         ' load it with transformers and save it with'
         ' `save_pretrained(folder, safe_serialization=True)`.'
       )
-    raise UserError(f'{path}: no {_SINGLE} and no {_INDEX} in it.')
-  weight_map = _read_json(path / _INDEX).get('weight_map')
+    raise UserError(f'{path}: no {SINGLE} and no {INDEX} in it.')
+  weight_map = _read_json(path / INDEX).get('weight_map')
   if not isinstance(weight_map, dict) or not weight_map:
-    raise UserError(f'{path / _INDEX}: lacks weight_map.')
+    raise UserError(f'{path / INDEX}: lacks weight_map.')
   names = sorted({str(name) for name in weight_map.values()})
   for name in names:
     if not re.fullmatch(r'[\w\-][\w.\-]*\.safetensors', name):
       raise UserError(
-        f'{path / _INDEX}: {name!r} is not a safetensors file beside it.'
+        f'{path / INDEX}: {name!r} is not a safetensors file beside it.'
       )
     if not (path / name).is_file():
       raise UserError(f'{path / name}: missing, though the index names it.')
@@ -198,7 +251,7 @@ def _check_config(path: epath.Path) -> bool:
 
   Raises UserError where config.json says other than T5X's network computes.
   """
-  file = path / _CONFIG
+  file = path / CONFIG
   if not file.is_file():
     return False  # The tensors that are there say it.
   config = _read_json(file)

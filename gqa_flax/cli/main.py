@@ -19,6 +19,7 @@ COMMANDS = (
   'convert',
   'verify',
   'inspect',
+  'export',
   'train',
   'finetune',
   'evaluate',

@@ -274,8 +274,8 @@ DEFAULT = Preset(
   groups=(2, 1),
   methods=('mean',),
   uptraining=Uptraining(alphas=(0.0, 0.01), eval_batches=20),
-  finetuning=Finetuning(steps=600, checkpoint_period=300),
-  evaluation=Evaluation(select_examples=48, examples=576),
+  finetuning=Finetuning(steps=500, checkpoint_period=250),
+  evaluation=Evaluation(select_examples=48, examples=500),
   shapes=(timing.Shape(16, 512, 64), timing.Shape(16, 2048, 64, 4)),
   rounds=5,
 )
@@ -300,7 +300,7 @@ FULL = Preset(
 CONVERSION = Preset(
   name='conversion',
   subset='full',
-  groups=(4, 2, 1),
+  groups=(2, 1),
   methods=METHODS,
   uptraining=Uptraining(alphas=(0.0,)),
 )
