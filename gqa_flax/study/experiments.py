@@ -274,9 +274,9 @@ DEFAULT = Preset(
   groups=(2, 1),
   methods=('mean',),
   uptraining=Uptraining(alphas=(0.0, 0.01), eval_batches=20),
-  finetuning=Finetuning(steps=500, checkpoint_period=250),
-  evaluation=Evaluation(select_examples=48, examples=500),
-  shapes=(timing.Shape(16, 512, 64), timing.Shape(16, 2048, 64, 4)),
+  finetuning=Finetuning(steps=650, checkpoint_period=400),
+  evaluation=Evaluation(select_examples=48, examples=576),
+  shapes=(timing.Shape(16, 512, 64), timing.Shape(8, 2048, 64, 4)),
   rounds=5,
 )
 
