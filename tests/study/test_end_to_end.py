@@ -103,12 +103,12 @@ def _found(run):
 def _check_stages(run):
   assert [r['stage'] for r in run.records] == [
     'corpus',
-    'lead',
     'convert-mha',
     'convert-mean-g1',
     'time',
     'uptrain-mha',
     'uptrain-mean-g1',
+    'lead',
     'finetune-mha-a0.5-s0',
     'select-mha-a0.5-s0',
     'evaluate-mha-a0.5-s0',
