@@ -13,7 +13,6 @@ one runs whatever code it holds.
 from collections.abc import Iterable
 import json
 import re
-from typing import Any
 
 from etils import epath
 import jax
@@ -232,7 +231,7 @@ def _files(path: epath.Path) -> list[epath.Path]:
         ' `save_pretrained(folder, safe_serialization=True)`.'
       )
     raise UserError(f'{path}: no {SINGLE} and no {INDEX} in it.')
-  weight_map = _read_json(path / INDEX).get('weight_map')
+  weight_map = folders.read_json(path, INDEX).get('weight_map')
   if not isinstance(weight_map, dict) or not weight_map:
     raise UserError(f'{path / INDEX}: lacks weight_map.')
   names = sorted({str(name) for name in weight_map.values()})
@@ -252,9 +251,9 @@ def _check_config(path: epath.Path) -> bool:
   Raises UserError where config.json says other than T5X's network computes.
   """
   file = path / CONFIG
-  if not file.is_file():
+  config = folders.read_json(path, CONFIG)
+  if config is None:
     return False  # The tensors that are there say it.
-  config = _read_json(file)
   kind = config.get('model_type')
   if kind not in ('t5', 'mt5'):
     raise UserError(f"{file}: model_type ({kind!r}) must be 't5' or 'mt5'.")
@@ -272,13 +271,3 @@ def _check_config(path: epath.Path) -> bool:
   if wrong:
     raise UserError(f'{file}: {"; ".join(wrong)}.')
   return bool(config.get('tie_word_embeddings', True))
-
-
-def _read_json(file: epath.Path) -> dict[str, Any]:
-  try:
-    content = json.loads(file.read_text())
-  except ValueError as error:
-    raise UserError(f'{file}: not JSON: {error}') from error
-  if not isinstance(content, dict):
-    raise UserError(f'{file}: not a JSON object.')
-  return content

@@ -2,7 +2,7 @@
 
 OUTPUT/reproduce.json        which run this is
 OUTPUT/records/STAGE.json    one record a stage
-OUTPUT/work/STAGE/KEY/       checkpoints, predictions, parts of results
+OUTPUT/work/STAGE/KEY        checkpoints, predictions, parts of results
 OUTPUT/run.json              all records in one file
 OUTPUT/report.html, table.txt, figures/
 """

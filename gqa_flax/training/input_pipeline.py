@@ -65,10 +65,7 @@ def batches(
 
 def check_split(task: str, split: str) -> None:
   """Raises UserError if there is no such task, or it has no such split."""
-  check_task(task)
-  provider = seqio.get_mixture_or_task(task)
-  tasks = getattr(provider, 'tasks', [provider])
-  splits = sorted(set.intersection(*(set(t.splits) for t in tasks)))
+  splits = sorted(set.intersection(*(set(t.splits) for t in tasks_of(task))))
   if split not in splits:
     raise UserError(
       f'Task {task!r} has no split {split!r}; it has {", ".join(splits)}.'
@@ -82,6 +79,13 @@ def check_task(name: str) -> None:
     raise UserError(
       f'No task or mixture {name!r}; registered: {", ".join(sorted(known))}.'
     )
+
+
+def tasks_of(name: str) -> list[seqio.Task]:
+  """The tasks of a mixture, or the task itself; UserError if unknown."""
+  check_task(name)
+  found = seqio.get_mixture_or_task(name)
+  return found.tasks if isinstance(found, seqio.Mixture) else [found]
 
 
 def count_truncated(

@@ -250,8 +250,7 @@ def _tell_truncated(config: TrainConfig) -> None:
 
   (Span corruption cuts its own text to fit.)
   """
-  provider = seqio.get_mixture_or_task(config.task)
-  if all(t.metric_fns for t in getattr(provider, 'tasks', [provider])):
+  if all(task.metric_fns for task in input_pipeline.tasks_of(config.task)):
     message = input_pipeline.truncation_message(
       input_pipeline.count_truncated(
         config.task, 'train', config.sequence_length, _EXAMPLES_LOOKED_AT

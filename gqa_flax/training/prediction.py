@@ -97,12 +97,8 @@ def evaluate_task(
 
 
 def tasks_of(name: str) -> list[str]:
-  """The tasks of a mixture, or the task itself; UserError if unknown."""
-  input_pipeline.check_task(name)
-  found = seqio.get_mixture_or_task(name)
-  if isinstance(found, seqio.Mixture):
-    return [task.name for task in found.tasks]
-  return [name]
+  """Names of `input_pipeline.tasks_of`."""
+  return [task.name for task in input_pipeline.tasks_of(name)]
 
 
 def read_examples(
